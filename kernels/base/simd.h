@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// Highway (static dispatch) for the *_simd.cpp sources: one source, compiled once for each ISA into
+// the namespace that QVLMEM_ISA_NAMESPACE names. Such a source keeps helpers in an unnamed
+// namespace and uses no std templates: an inline function emitted here would be a weak symbol
+// compiled for AVX-512, and the linker might choose it for everybody (a test looks for such
+// symbols).
+//
+// The portable build is Highway's scalar target: one lane, so BitCast between lane widths and
+// anything else that needs several lanes must stand under #if HWY_TARGET != HWY_SCALAR.
+#pragma once
+
+#ifndef QVLMEM_ISA_NAMESPACE
+#error "kernels/base/simd.h is for *_simd.cpp sources, which the build compiles once for each ISA"
+#endif
+
+#include <hwy/highway.h>
+
+#include "kernels/base/dtype.h"
+#include "kernels/base/float_bits.h"
+
+// clang-format off
+#define QVLMEM_SIMD_BEGIN HWY_BEFORE_NAMESPACE(); namespace qvlmem { namespace QVLMEM_ISA_NAMESPACE {
+#define QVLMEM_SIMD_END } } HWY_AFTER_NAMESPACE();
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace qvlmem {
+namespace QVLMEM_ISA_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF32 = hn::ScalableTag<float>;
+using DI32 = hn::ScalableTag<int32_t>;
+using DU32 = hn::ScalableTag<uint32_t>;
+using DU16Half = hn::Rebind<uint16_t, DF32>;  // as many 16-bit lanes as there are 32-bit lanes
+using VF32 = hn::Vec<DF32>;
+using VI32 = hn::Vec<DI32>;
+using VU32 = hn::Vec<DU32>;
+
+constexpr size_t kLanes32 = hn::MaxLanes(DF32());
+
+// ---- Loads as float32 (unaligned) ----
+
+HWY_INLINE VF32 load_f32(const float* p) { return hn::LoadU(DF32(), p); }
+
+HWY_INLINE VF32 load_f32(const BFloat16* p) {
+  const auto bits = hn::LoadU(DU16Half(), &p->bits);
+  return hn::BitCast(DF32(), hn::ShiftLeft<16>(hn::PromoteTo(DU32(), bits)));
+}
+
+HWY_INLINE VF32 load_f32(const Half* p) {
+#if HWY_TARGET == HWY_SCALAR
+  // Highway 1.0.3's scalar conversion does not keep NaN payloads as F16C does.
+  return hn::Set(DF32(), to_float(*p));
+#else
+  const hn::Rebind<hwy::float16_t, DF32> dh;
+  return hn::PromoteTo(DF32(), hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(p)));
+#endif
+}
+
+// ---- Stores from float32, rounding to nearest even; infinities and NaN pass ----
+
+template <bool kStream>
+HWY_INLINE void store_f32(VF32 v, float* p) {
+  if (kStream) {
+    hn::Stream(v, DF32(), p);
+  } else {
+    hn::StoreU(v, DF32(), p);
+  }
+}
+
+HWY_INLINE hn::Vec<DU16Half> to_bfloat16_bits(VF32 v) {
+  const DU32 du;
+  const VU32 bits = hn::BitCast(du, v);
+  const VU32 magnitude = hn::And(bits, hn::Set(du, 0x7fffffffu));
+  const VU32 top = hn::ShiftRight<16>(bits);
+  const VU32 odd = hn::And(top, hn::Set(du, 1u));
+  const VU32 rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), odd));
+  const VU32 quiet = hn::Or(top, hn::Set(du, 0x0040u));
+  const auto is_nan = hn::Gt(hn::BitCast(DI32(), magnitude), hn::Set(DI32(), 0x7f800000));
+  const VU32 result = hn::IfThenElse(hn::RebindMask(du, is_nan), quiet, rounded);
+  return hn::TruncateTo(DU16Half(), result);
+}
+
+template <bool kStream>
+HWY_INLINE void store_f32(VF32 v, BFloat16* p) {
+  const auto bits = to_bfloat16_bits(v);
+  if (kStream) {
+    hn::Stream(bits, DU16Half(), &p->bits);
+  } else {
+    hn::StoreU(bits, DU16Half(), &p->bits);
+  }
+}
+
+template <bool kStream>
+HWY_INLINE void store_f32(VF32 v, Half* p) {
+#if HWY_TARGET == HWY_SCALAR
+  *p = to_half(hn::GetLane(v));
+#else
+  const hn::Rebind<hwy::float16_t, DF32> dh;
+  const auto bits = hn::BitCast(DU16Half(), hn::DemoteTo(dh, v));
+  if (kStream) {
+    hn::Stream(bits, DU16Half(), &p->bits);
+  } else {
+    hn::StoreU(bits, DU16Half(), &p->bits);
+  }
+#endif
+}
+
+// Alignment that store_f32<true> needs, in bytes, for elements of size `element_bytes`.
+constexpr size_t stream_alignment(size_t element_bytes) { return kLanes32 * element_bytes; }
+
+template <class T>
+HWY_INLINE bool can_stream(const T* p) {
+  return (reinterpret_cast<uintptr_t>(p) & (stream_alignment(sizeof(T)) - 1)) == 0;
+}
+
+template <class T>
+HWY_INLINE VF32 clamp_to_finite(VF32 v) {
+  const float limit =
+      sizeof(T) == 4 ? kFloat32Max : (hwy::IsSame<T, Half>() ? kFloat16Max : kBFloat16Max);
+  return hn::Min(hn::Max(v, hn::Set(DF32(), -limit)), hn::Set(DF32(), limit));
+}
+
+}  // namespace
+}  // namespace QVLMEM_ISA_NAMESPACE
+}  // namespace qvlmem
+HWY_AFTER_NAMESPACE();
