@@ -74,8 +74,10 @@ QVLMEM_HD inline int32_t quantize_stochastic(float value, const QuantizeGroup& g
   return q < low ? low : (q > high ? high : q);
 }
 
+// The difference wraps: a zero point comes from outside and may be anything.
 QVLMEM_HD inline float dequantize_value(int32_t q, float scale, int32_t zero_point) {
-  return static_cast<float>(q - zero_point) * scale;
+  const uint32_t steps = static_cast<uint32_t>(q) - static_cast<uint32_t>(zero_point);
+  return static_cast<float>(static_cast<int32_t>(steps)) * scale;
 }
 
 QVLMEM_HD inline int32_t quantize_low(int bits, bool symmetric) {
