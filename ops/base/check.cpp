@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/base/check.h"
+
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/nonzero.h>
+#include <c10/core/ScalarType.h>
+
+#include <sstream>
+
+#include "kernels/base/checked.h"
+
+namespace qvlmem::ops {
+namespace {
+
+struct DTypePair {
+  DType kernel;
+  at::ScalarType torch;
+};
+
+constexpr DTypePair kDTypes[] = {
+    {DType::kFloat32, at::kFloat},
+    {DType::kFloat16, at::kHalf},
+    {DType::kBFloat16, at::kBFloat16},
+    {DType::kFloat64, at::kDouble},
+    {DType::kUInt8, at::kByte},
+    {DType::kInt8, at::kChar},
+    {DType::kInt16, at::kShort},
+    {DType::kInt32, at::kInt},
+    {DType::kInt64, at::kLong},
+    {DType::kBool, at::kBool},
+    {DType::kComplex32, at::kComplexHalf},
+    {DType::kComplex64, at::kComplexFloat},
+    {DType::kComplex128, at::kComplexDouble},
+    {DType::kUInt16, at::kUInt16},
+    {DType::kUInt32, at::kUInt32},
+    {DType::kUInt64, at::kUInt64},
+    {DType::kFloat8E4M3FN, at::kFloat8_e4m3fn},
+    {DType::kFloat8E5M2, at::kFloat8_e5m2},
+    {DType::kFloat8E4M3FNUZ, at::kFloat8_e4m3fnuz},
+    {DType::kFloat8E5M2FNUZ, at::kFloat8_e5m2fnuz},
+};
+static_assert(sizeof(kDTypes) / sizeof(kDTypes[0]) == kDTypeCount);
+
+}  // namespace
+
+DType kernel_dtype(const char* op, at::ScalarType dtype) {
+  for (const DTypePair& pair : kDTypes) {
+    if (pair.torch == dtype) return pair.kernel;
+  }
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "qvlmem::", op,
+                              ": expected a dtype of whole bytes that is not quantized, got ",
+                              describe(dtype));
+}
+
+at::ScalarType torch_dtype(DType dtype) {
+  for (const DTypePair& pair : kDTypes) {
+    if (pair.kernel == dtype) return pair.torch;
+  }
+  TORCH_CHECK_VALUE(false, "qvlmem: unknown dtype number ", static_cast<int>(dtype));
+}
+
+std::string describe(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "float32";
+    case at::kDouble:
+      return "float64";
+    case at::kHalf:
+      return "float16";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kByte:
+      return "uint8";
+    case at::kChar:
+      return "int8";
+    case at::kShort:
+      return "int16";
+    case at::kInt:
+      return "int32";
+    case at::kLong:
+      return "int64";
+    case at::kBool:
+      return "bool";
+    case at::kComplexFloat:
+      return "complex64";
+    case at::kComplexDouble:
+      return "complex128";
+    default:
+      return c10::toString(dtype);
+  }
+}
+
+std::string describe(const at::Tensor& x) {
+  if (!x.defined()) return "an undefined tensor";
+  std::ostringstream text;
+  text << describe(x.scalar_type()) << " with shape " << x.sym_sizes() << " on " << x.device();
+  if (x.layout() != at::kStrided) text << " (" << x.layout() << ")";
+  return text.str();
+}
+
+void check_dense(const char* op, const char* argument, const at::Tensor& x) {
+  TORCH_CHECK_NOT_IMPLEMENTED(x.layout() == at::kStrided && !x.is_quantized(), "qvlmem::", op,
+                              ": expected ", argument, " to be a dense tensor, got ", describe(x));
+}
+
+void check_lossy_input(const char* op, const at::Tensor& x) {
+  check_dense(op, "x", x);
+  const at::ScalarType dtype = x.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16,
+                   "qvlmem::", op, ": expected x to be float32, float16 or bfloat16, got ",
+                   describe(x));
+}
+
+void check_dtype(const char* op, const char* argument, const at::Tensor& x,
+                 at::ScalarType expected) {
+  check_dense(op, argument, x);
+  TORCH_CHECK_TYPE(x.scalar_type() == expected, "qvlmem::", op, ": expected ", argument, " to be ",
+                   describe(expected), ", got ", describe(x));
+}
+
+void check_shape(const char* op, const char* argument, const at::Tensor& x,
+                 at::IntArrayRef expected) {
+  TORCH_CHECK_VALUE(x.sizes() == expected, "qvlmem::", op, ": expected ", argument,
+                    " to have shape ", expected, ", got ", describe(x));
+}
+
+int64_t check_sizes(const char* op, at::IntArrayRef shape, int64_t element_bytes) {
+  // A product with a zero in it is zero, whatever overflows beside it; PyTorch refuses those all
+  // the same.
+  int64_t numel = 1, bytes = 0;
+  bool fits = true;
+  for (const int64_t size : shape) {
+    TORCH_CHECK_VALUE(size >= 0, "qvlmem::", op, ": expected shape to have no negative size, got ",
+                      shape);
+    fits = fits && checked_mul(numel, size, &numel);
+  }
+  fits = fits && checked_mul(numel, element_bytes, &bytes);
+  TORCH_CHECK_VALUE(fits, "qvlmem::", op, ": expected a shape whose bytes fit in 63 bits, got ",
+                    shape);
+  return numel;
+}
+
+at::ScalarType output_dtype(const char* op, std::optional<at::ScalarType> dtype) {
+  const at::ScalarType result = dtype.value_or(at::kFloat);
+  TORCH_CHECK_TYPE(result == at::kFloat || result == at::kHalf || result == at::kBFloat16,
+                   "qvlmem::", op, ": expected dtype to be float32, float16 or bfloat16, got ",
+                   describe(result));
+  return result;
+}
+
+void throw_non_finite(const char* op, const at::Tensor& x) {
+  const at::Tensor bad = at::nonzero(at::isfinite(x.reshape(-1)).logical_not());
+  const int64_t count = bad.size(0);
+  TORCH_INTERNAL_ASSERT(count > 0);
+  int64_t flat = bad[0].item<int64_t>();
+  std::vector<int64_t> index(x.dim());
+  for (int64_t d = x.dim(); d-- > 0;) {
+    index[d] = flat % x.size(d);
+    flat /= x.size(d);
+  }
+  TORCH_CHECK_VALUE(false, "qvlmem::", op, ": expected x to be finite, got ", count,
+                    count == 1 ? " value that is" : " values that are",
+                    " NaN or infinite, the first at index ", at::IntArrayRef(index),
+                    " (method 'lossless' or 'auto' keeps them)");
+}
+
+void check_status(const char* op, const char* what, Status status) {
+  TORCH_CHECK_VALUE(status == Status::kOk, "qvlmem::", op, ": ", what, ": ", status_text(status));
+}
+
+MatrixShape matrix_shape(at::IntArrayRef shape) {
+  if (shape.empty()) return {1, 1};
+  int64_t rows = 1;
+  for (size_t d = 0; d + 1 < shape.size(); ++d) rows *= shape[d];
+  return {rows, shape.back()};
+}
+
+}  // namespace qvlmem::ops

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// The codec table: the one list of what compress can do. A codec is a row of it, made in the
+// codec's own ops source; nothing else knows which codecs there are.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <qvlmem/compressed_tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace qvlmem {
+
+// The numbers are written into frames: never renumber.
+enum class CodecId : uint8_t {
+  kNone = 0,
+  kLossless = 1,
+  kFp16 = 2,
+  kInt8 = 3,
+  kInt4 = 4,
+  kBounded = 5,
+  kSvd = 6,
+  kSparse = 7,
+};
+
+// Over what an error is at most max_error: see CompressionError.
+enum class Bound { kTensor, kRow, kElement };
+
+struct CompressOptions {
+  double max_error = 0.01;
+  Bound bound = Bound::kTensor;
+  bool symmetric = true;
+  int64_t group_size = 128;
+  bool adaptive_rank = true;
+  double compression_ratio = 0.5;
+  double energy = 0.99;
+  double sparsity_threshold = 0.5;
+};
+
+struct Codec {
+  CodecId id;
+  const char* name;
+  // Bit for bit: its error is 0 without being measured, and it takes every dtype.
+  bool exact;
+  // Whether it takes float64 beside float32, float16 and bfloat16. For codecs that are not exact.
+  bool takes_float64;
+  // x: a CPU tensor that the codec takes, detached, of any strides. Raises what its own op raises.
+  Payload (*encode)(const at::Tensor& x, const CompressOptions& options);
+  // A contiguous tensor of info's shape and dtype. REQUIRES: check has passed.
+  at::Tensor (*decode)(const Payload& payload, const TensorInfo& info);
+  // Raises ValueError or TypeError unless decode can take this payload: it may come from outside.
+  void (*check)(const Payload& payload, const TensorInfo& info);
+  // Bytes that encode would hold for x, where they can be told (or bounded from below) cheaply;
+  // else 0.
+  int64_t (*least_bytes)(const at::Tensor& x, const CompressOptions& options);
+
+  bool takes(at::ScalarType dtype) const {
+    return exact || dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 ||
+           (takes_float64 && dtype == at::kDouble);
+  }
+};
+
+const std::vector<const Codec*>& codec_table();
+// nullptr where there is none of that name or number.
+const Codec* find_codec(const std::string& name);
+const Codec* find_codec(CodecId id);
+// "auto, none, int8, ...": for error messages.
+std::string codec_names();
+
+// ValueError unless `text` is tensor, row or element.
+Bound parse_bound(const char* op, const std::string& text);
+double error_within(Bound bound, const CompressionError& error);
+
+// For checks of payloads. ValueError unless it has so many params and parts.
+void check_payload_size(const char* codec, const Payload& payload, size_t params, size_t parts);
+
+using CompressedTensorPtr = c10::intrusive_ptr<CompressedTensor>;
+
+// Encodes x (any device; taken detached) with one codec and measures the error that decoding
+// leaves. TypeError where the codec does not take x's dtype.
+CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
+                                  const CompressOptions& options);
+
+// One flat uint8 CPU tensor; format: docs/format.md. And back: ValueError for anything else.
+at::Tensor pack(const CompressedTensorPtr& c);
+CompressedTensorPtr unpack(const at::Tensor& frame, std::optional<at::Device> device);
+
+}  // namespace qvlmem

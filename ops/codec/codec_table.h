@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rows of the codec table, each defined in the ops source of its codec.
+#pragma once
+
+namespace qvlmem {
+
+struct Codec;
+
+extern const Codec kNoneCodec;
+extern const Codec kInt8Codec;
+extern const Codec kInt4Codec;
+
+}  // namespace qvlmem

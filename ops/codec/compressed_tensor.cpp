@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <qvlmem/compressed_tensor.h>
+
+#include <ATen/ops/_sparse_coo_tensor_unsafe.h>
+#include <c10/core/ScalarType.h>
+
+#include <algorithm>
+
+#include "ops/base/check.h"
+#include "ops/codec/codec.h"
+#include "ops/error_ops.h"
+
+namespace qvlmem {
+
+CompressedTensor::CompressedTensor(const Codec& codec, TensorInfo info, Payload payload,
+                                   CompressionError error)
+    : codec_(&codec), info_(std::move(info)), payload_(std::move(payload)), error_(error) {}
+
+std::string CompressedTensor::method() const { return codec_->name; }
+
+at::Device CompressedTensor::device() const { return payload_.parts.at(0).device(); }
+
+int64_t CompressedTensor::nbytes() const {
+  std::vector<const c10::StorageImpl*> seen;
+  int64_t bytes = 0;
+  for (const at::Tensor& part : payload_.parts) {
+    const c10::StorageImpl* storage = part.storage().unsafeGetStorageImpl();
+    if (std::find(seen.begin(), seen.end(), storage) != seen.end()) continue;
+    seen.push_back(storage);
+    bytes += static_cast<int64_t>(part.storage().nbytes());
+  }
+  return bytes;
+}
+
+int64_t CompressedTensor::original_nbytes() const {
+  return c10::multiply_integers(info_.shape) * static_cast<int64_t>(c10::elementSize(info_.dtype));
+}
+
+double CompressedTensor::ratio() const {
+  if (original_nbytes() == 0) return 1.0;
+  return static_cast<double>(original_nbytes()) / static_cast<double>(nbytes());
+}
+
+CompressedTensorPtr CompressedTensor::to(at::Device device) const {
+  Payload payload{payload_.params, {}};
+  for (const at::Tensor& part : payload_.parts) payload.parts.push_back(part.to(device));
+  return c10::make_intrusive<CompressedTensor>(*codec_, info_, std::move(payload), error_);
+}
+
+at::Tensor CompressedTensor::decompress() const {
+  TORCH_CHECK_NOT_IMPLEMENTED(device().is_cpu(), "qvlmem::decompress: expected parts on cpu, got ",
+                              device(), ": this library was built without CUDA");
+  return codec_->decode(payload_, info_);
+}
+
+at::Tensor CompressedTensor::to_sparse_coo() const {
+  const at::Tensor dense = decompress();
+  return dense.dim() == 0 ? dense.to_sparse(0) : dense.to_sparse();
+}
+
+CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
+                                  const CompressOptions& options) {
+  TORCH_CHECK_NOT_IMPLEMENTED(x.device().is_cpu(), "qvlmem::compress: expected x on cpu, got ",
+                              ops::describe(x), ": this library was built without CUDA");
+  ops::check_dense("compress", "x", x);
+  TORCH_CHECK_TYPE(codec.takes(x.scalar_type()),
+                   "qvlmem::compress: expected x to be float32, float16 or bfloat16",
+                   codec.takes_float64 ? " or float64" : "", " for method '", codec.name, "', got ",
+                   ops::describe(x), " (methods lossless and none take every dtype)");
+  const at::Tensor values = x.detach().resolve_conj().resolve_neg();
+  TensorInfo info{values.sizes().vec(), values.scalar_type()};
+  Payload payload = codec.encode(values, options);
+  CompressionError error{0.0, 0.0, 0.0};
+  if (!codec.exact) {
+    const ops::ErrorMeasure measured = ops::measure_error(values, codec.decode(payload, info));
+    error = {measured.relative, measured.worst_row, measured.element};
+  }
+  return c10::make_intrusive<CompressedTensor>(codec, std::move(info), std::move(payload), error);
+}
+
+}  // namespace qvlmem

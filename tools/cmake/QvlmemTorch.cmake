@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+# The target qvlmem_torch over the include and lib folders of a PyTorch (a wheel or an unpacked LibTorch).
+# PyTorch's own find_package(Torch) is not used: for a wheel with CUDA it asks for a CUDA toolkit, which a
+# CPU build of this library does without. Also used by an installed qvlmemConfig.cmake.
+
+set(QVLMEM_PYTHON "" CACHE FILEPATH "The Python whose PyTorch to build against (default: python3)")
+set(QVLMEM_TORCH_ROOT "" CACHE PATH "The folder with PyTorch's include/ and lib/ (default: ask QVLMEM_PYTHON)")
+
+if(NOT QVLMEM_TORCH_ROOT)
+  set(_qvlmem_python ${QVLMEM_PYTHON})
+  if(NOT _qvlmem_python)
+    find_program(_qvlmem_python python3 NO_CACHE)
+  endif()
+  execute_process(
+    COMMAND ${_qvlmem_python} -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
+    OUTPUT_VARIABLE QVLMEM_TORCH_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE
+    RESULT_VARIABLE _qvlmem_status ERROR_QUIET)
+  if(NOT _qvlmem_status EQUAL 0)
+    message(FATAL_ERROR "no PyTorch: '${_qvlmem_python}' cannot import torch. tools/build installs one; "
+      "or give -DQVLMEM_PYTHON=PYTHON or -DQVLMEM_TORCH_ROOT=FOLDER")
+  endif()
+endif()
+foreach(_qvlmem_file include/torch/library.h lib/libtorch_cpu.so lib/libc10.so)
+  if(NOT EXISTS ${QVLMEM_TORCH_ROOT}/${_qvlmem_file})
+    message(FATAL_ERROR "QVLMEM_TORCH_ROOT=${QVLMEM_TORCH_ROOT} lacks ${_qvlmem_file}")
+  endif()
+endforeach()
+
+# Since 2.9 the numbers stand in torch/headeronly/version.h.
+set(QVLMEM_TORCH_VERSION "")
+foreach(_qvlmem_file torch/headeronly/version.h torch/csrc/api/include/torch/version.h)
+  if(NOT QVLMEM_TORCH_VERSION AND EXISTS ${QVLMEM_TORCH_ROOT}/include/${_qvlmem_file})
+    file(STRINGS ${QVLMEM_TORCH_ROOT}/include/${_qvlmem_file} _qvlmem_lines REGEX "define TORCH_VERSION_[MP]")
+    string(REGEX MATCHALL "TORCH_VERSION_[A-Z]+ [0-9]+" _qvlmem_lines "${_qvlmem_lines}")
+    string(REGEX REPLACE "TORCH_VERSION_[A-Z]+ ([0-9]+)" "\\1" _qvlmem_lines "${_qvlmem_lines}")
+    list(JOIN _qvlmem_lines "." QVLMEM_TORCH_VERSION)
+  endif()
+endforeach()
+if(QVLMEM_TORCH_VERSION VERSION_LESS 2.7)
+  message(FATAL_ERROR "PyTorch ${QVLMEM_TORCH_VERSION} at ${QVLMEM_TORCH_ROOT}: 2.7 is the oldest that is supported")
+endif()
+
+add_library(qvlmem_torch INTERFACE IMPORTED)
+target_include_directories(qvlmem_torch SYSTEM INTERFACE
+  ${QVLMEM_TORCH_ROOT}/include ${QVLMEM_TORCH_ROOT}/include/torch/csrc/api/include)
+target_link_libraries(qvlmem_torch INTERFACE
+  ${QVLMEM_TORCH_ROOT}/lib/libtorch_cpu.so ${QVLMEM_TORCH_ROOT}/lib/libc10.so)
+if(QVLMEM_TORCH_VERSION VERSION_LESS 2.9)
+  target_compile_features(qvlmem_torch INTERFACE cxx_std_17)
+else()
+  target_compile_features(qvlmem_torch INTERFACE cxx_std_20)
+endif()
+message(STATUS "PyTorch ${QVLMEM_TORCH_VERSION}: ${QVLMEM_TORCH_ROOT}")
