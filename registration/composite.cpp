@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/codec/codec.h"
+#include "ops/select/select.h"
+#include "registration/tables.h"
+
+namespace qvlmem::registration {
+namespace {
+
+CompressedTensorPtr compress_op(const at::Tensor& x, std::string method, double max_error,
+                                std::string bound, bool symmetric, int64_t group_size,
+                                bool adaptive_rank, double compression_ratio,
+                                double sparsity_threshold) {
+  CompressOptions options;
+  options.max_error = max_error;
+  options.bound = parse_bound("compress", bound);
+  options.symmetric = symmetric;
+  options.group_size = group_size;
+  options.adaptive_rank = adaptive_rank;
+  options.compression_ratio = compression_ratio;
+  options.sparsity_threshold = sparsity_threshold;
+  return compress(x, method, options);
+}
+
+at::Tensor decompress_op(const CompressedTensorPtr& c) { return c->decompress(); }
+
+}  // namespace
+
+void register_composite(torch::Library& m) {
+  m.impl("compress", TORCH_FN(compress_op));
+  m.impl("decompress", TORCH_FN(decompress_op));
+  m.impl("pack", TORCH_FN(pack));
+  m.impl("unpack", TORCH_FN(unpack));
+}
+
+}  // namespace qvlmem::registration

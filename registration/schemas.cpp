@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every operator's schema: the public surface, word for word.
+#include "registration/tables.h"
+
+namespace qvlmem::registration {
+
+void register_schemas(torch::Library& m) {
+  m.def(
+      "quantize(Tensor x, int bits=8, bool symmetric=True, int group_size=0, "
+      "int? rounding_seed=None) -> (Tensor q, Tensor scale, Tensor zero_point)");
+  m.def(
+      "dequantize(Tensor q, Tensor scale, Tensor zero_point, SymInt[] shape, int bits=8, "
+      "int group_size=0, ScalarType? dtype=None) -> Tensor");
+
+  m.def(
+      "compress(Tensor x, str method=\"auto\", *, float max_error=0.01, str bound=\"tensor\", "
+      "bool symmetric=True, int group_size=128, bool adaptive_rank=True, "
+      "float compression_ratio=0.5, float sparsity_threshold=0.5) "
+      "-> __torch__.torch.classes.qvlmem.CompressedTensor");
+  m.def("decompress(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
+  m.def("pack(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
+  m.def(
+      "unpack(Tensor frame, Device? device=None) "
+      "-> __torch__.torch.classes.qvlmem.CompressedTensor");
+
+  // Sizes that depend on the data: PyTorch takes the fake kernels of these from Python alone.
+  m.set_python_module("qvlmem._fakes");
+}
+
+}  // namespace qvlmem::registration
