@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads the library once and sets up Hypothesis.
+
+QVLMEM_LIBRARY      the libqvlmem.so under test (default: the one that `import qvlmem` finds)
+QVLMEM_EXAMPLES     examples a property (default 20, the same ones every time)
+QVLMEM_REQUIRE_CUDA 1 turns the skip of a test that needs a GPU into a failure
+"""
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+import qvlmem  # noqa: F401  (loads the library and its fake kernels)
+
+_EXAMPLES = int(os.environ.get('QVLMEM_EXAMPLES', '20'))
+
+# Derandomized, so that a run says something about the code and not about its luck; a longer search
+# is QVLMEM_EXAMPLES=1000, which draws at random.
+hypothesis.settings.register_profile(
+    'qvlmem',
+    max_examples=_EXAMPLES,
+    derandomize='QVLMEM_EXAMPLES' not in os.environ,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large,
+                           hypothesis.HealthCheck.filter_too_much,
+                           hypothesis.HealthCheck.function_scoped_fixture])
+hypothesis.settings.load_profile('qvlmem')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('filterwarnings', 'ignore:ComplexHalf support is experimental')
+    # TorchScript is what half of the users came for; that newer releases deprecate it is known.
+    config.addinivalue_line('filterwarnings', 'ignore:.torch.jit.*deprecated:DeprecationWarning')
+
+
+@pytest.fixture(autouse=True)
+def _fixed_random_numbers():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def ops():
+    """The operators under test."""
+    return torch.ops.qvlmem
+
+
+@pytest.fixture(scope='session')
+def library_path():
+    """The file that is loaded in this process."""
+    return os.environ.get('QVLMEM_LIBRARY') or str(qvlmem.library_path())
+
+
+@pytest.fixture
+def threads():
+    """Sets PyTorch's thread count for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def cuda():
+    """A CUDA device with a library that has kernels for it."""
+    reason = None
+    if not torch.cuda.is_available():
+        reason = 'needs a CUDA GPU; torch.cuda.is_available() is False'
+    elif not torch._C._dispatch_has_kernel_for_dispatch_key('qvlmem::quantize', 'CUDA'):
+        reason = 'needs CUDA kernels; this library was built without them'
+    if reason and os.environ.get('QVLMEM_REQUIRE_CUDA') == '1':
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+    return torch.device('cuda')
