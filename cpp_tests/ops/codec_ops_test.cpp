@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// What holds for every row of the codec table.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "ops/codec/codec.h"
+#include "ops/error_ops.h"
+#include "ops/select/select.h"
+
+namespace qvlmem {
+namespace {
+
+std::vector<at::Tensor> examples() {
+  at::manual_seed(3);
+  return {at::randn({37, 129}),
+          at::randn({2, 5, 72}).to(at::kHalf),
+          at::randn({4304}).to(at::kBFloat16),
+          at::zeros({3, 7}),
+          at::randn({}),
+          at::empty({0, 5}),
+          at::randn({9, 64}).t()};
+}
+
+TEST(CodecTest, NamesAndNumbersAreUnique) {
+  for (const Codec* codec : codec_table()) {
+    EXPECT_EQ(find_codec(codec->id), codec);
+    EXPECT_EQ(find_codec(std::string(codec->name)), codec);
+  }
+  EXPECT_EQ(find_codec(std::string("zip")), nullptr);
+}
+
+TEST(CodecTest, EachKeepsShapeDtypeAndItsMeasuredErrorThroughAFrame) {
+  for (const Codec* codec : codec_table()) {
+    for (const at::Tensor& x : examples()) {
+      SCOPED_TRACE(codec->name);
+      const CompressedTensorPtr c = compress(x, codec->name, {});
+      const at::Tensor y = c->decompress();
+      EXPECT_EQ(c->method(), codec->name);
+      EXPECT_EQ(y.sizes(), x.sizes());
+      EXPECT_EQ(y.dtype(), x.dtype());
+      EXPECT_TRUE(y.is_contiguous());
+      const ops::ErrorMeasure measured = ops::measure_error(x, y);
+      EXPECT_NEAR(c->relative_error(), measured.relative, 1e-6);
+      EXPECT_TRUE(!codec->exact || at::equal(x, y));
+      const CompressedTensorPtr back = unpack(pack(c), std::nullopt);
+      EXPECT_TRUE(at::equal(back->decompress(), y));
+      EXPECT_EQ(back->relative_error(), c->relative_error());
+      EXPECT_EQ(back->nbytes(), c->nbytes());
+    }
+  }
+}
+
+TEST(CodecTest, WhatIsHeldDoesNotChangeWithTheTensor) {
+  for (const Codec* codec : codec_table()) {
+    const at::Tensor x = at::randn({8, 64});
+    const CompressedTensorPtr c = compress(x, codec->name, {});
+    const at::Tensor before = c->decompress();
+    x.zero_();
+    const at::Tensor after = c->decompress();
+    EXPECT_TRUE(at::equal(before, after)) << codec->name;
+    after.zero_();
+    EXPECT_TRUE(at::equal(before, c->decompress())) << codec->name;
+  }
+}
+
+TEST(CodecTest, APayloadOfAnotherShapeIsRefused) {
+  for (const Codec* codec : codec_table()) {
+    SCOPED_TRACE(codec->name);
+    const CompressedTensorPtr c = compress(at::randn({8, 64}), codec->name, {});
+    TensorInfo info = c->info();
+    info.shape = {8, 65};
+    EXPECT_THROW(codec->check(c->payload(), info), c10::ValueError);
+    Payload payload = c->payload();
+    payload.parts.pop_back();
+    EXPECT_THROW(codec->check(payload, c->info()), c10::ValueError);
+    payload = c->payload();
+    payload.params.push_back(1);
+    EXPECT_THROW(codec->check(payload, c->info()), c10::ValueError);
+  }
+}
+
+TEST(SelectTest, AutoMeetsEveryBoundAndIsNeverLargerThanANamedMethodThatMeetsIt) {
+  at::manual_seed(4);
+  at::Tensor outliers = at::randn({64, 96});
+  outliers[5].mul_(1000);
+  outliers[7].zero_();
+  for (const at::Tensor& x : {outliers, at::randn({50}), at::zeros({4, 4}), at::randn({})}) {
+    for (const Bound bound : {Bound::kTensor, Bound::kRow, Bound::kElement}) {
+      for (const double max_error : {0.0, 1e-6, 1e-3, 0.01, 0.2}) {
+        CompressOptions options;
+        options.bound = bound;
+        options.max_error = max_error;
+        const CompressedTensorPtr c = compress(x, "auto", options);
+        const auto measured = ops::measure_error(x, c->decompress());
+        EXPECT_LE(error_within(bound, {measured.relative, measured.worst_row, measured.element}),
+                  max_error);
+        EXPECT_TRUE(max_error > 0.0 || at::equal(c->decompress(), x));
+        for (const Codec* codec : codec_table()) {
+          const CompressedTensorPtr named = compress(x, codec->name, options);
+          if (error_within(bound, named->error()) <= max_error && max_error > 0.0) {
+            EXPECT_LE(c->nbytes(), named->nbytes()) << codec->name;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(SelectTest, AutoKeepsWhatIsNotFiniteBitForBit) {
+  at::Tensor x = at::randn({4, 32});
+  x[1][3] = std::numeric_limits<float>::quiet_NaN();
+  x[2][0] = -std::numeric_limits<float>::infinity();
+  const at::Tensor y = compress(x, "auto", {})->decompress();
+  EXPECT_TRUE(at::equal(x.view(at::kInt), y.view(at::kInt)));
+}
+
+}  // namespace
+}  // namespace qvlmem
