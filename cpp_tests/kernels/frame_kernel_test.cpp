@@ -117,7 +117,7 @@ TEST(FrameTest, SaysWhatIsWrong) {
   other[0] = 'q';
   EXPECT_EQ(parse(other), FrameStatus::kBadMagic);
   std::vector<uint8_t> damaged = frame;
-  damaged[256] ^= 1;  // in the first part
+  damaged[256] ^= 1;  // in a part
   EXPECT_EQ(parse(damaged), FrameStatus::kBadChecksum);
   EXPECT_EQ(parse(damaged, false), FrameStatus::kOk);
 }
