@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <mutex>
 #include <vector>
 
@@ -40,7 +41,10 @@ QuantizedShapes<Int> quantized_shapes(const Shape& shape, int64_t bits, int64_t 
   if (out.q.empty()) out.q.push_back(Int(1));
   const Int last = out.q.back();
   if (group_size != 0) out.scale.assign(out.q.begin(), out.q.end() - 1);
-  if (group_size > 0) out.scale.push_back((last + (group_size - 1)) / group_size);
+  // No row is longer than half of 63 bits, so that a longer group is the same as one of that
+  // length.
+  const int64_t group = std::min(group_size, std::numeric_limits<int64_t>::max() / 2);
+  if (group > 0) out.scale.push_back((last + (group - 1)) / group);
   if (bits == 4) out.q.back() = (last + 1) / 2;
   return out;
 }

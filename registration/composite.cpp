@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/codec/codec.h"
+#include "ops/memory/config.h"
+#include "ops/memory/statistics.h"
 #include "ops/select/select.h"
 #include "registration/tables.h"
 
@@ -23,6 +25,10 @@ CompressedTensorPtr compress_op(const at::Tensor& x, std::string method, double 
 
 at::Tensor decompress_op(const CompressedTensorPtr& c) { return c->decompress(); }
 
+void configure_op(std::string conf) { configure(conf); }
+
+c10::Dict<std::string, double> memory_stats_op() { return Statistics::of_process().as_dict(); }
+
 }  // namespace
 
 void register_composite(torch::Library& m) {
@@ -30,6 +36,8 @@ void register_composite(torch::Library& m) {
   m.impl("decompress", TORCH_FN(decompress_op));
   m.impl("pack", TORCH_FN(pack));
   m.impl("unpack", TORCH_FN(unpack));
+  m.impl("configure", TORCH_FN(configure_op));
+  m.impl("memory_stats", TORCH_FN(memory_stats_op));
 }
 
 }  // namespace qvlmem::registration

@@ -23,6 +23,13 @@ void register_schemas(torch::Library& m) {
       "unpack(Tensor frame, Device? device=None) "
       "-> __torch__.torch.classes.qvlmem.CompressedTensor");
 
+  // Conservative, or TorchScript's passes would drop a call whose result nobody uses.
+  const auto with_effect = [&m](const char* schema) {
+    m.def(torch::schema(schema, c10::AliasAnalysisKind::CONSERVATIVE));
+  };
+  with_effect("configure(str conf) -> ()");
+  with_effect("memory_stats() -> Dict(str, float)");
+
   // Sizes that depend on the data: PyTorch takes the fake kernels of these from Python alone.
   m.set_python_module("qvlmem._fakes");
 }

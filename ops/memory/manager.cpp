@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/memory/manager.h"
+
+#include <chrono>
+
+#include "ops/select/select.h"
+
+namespace qvlmem {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+CompressionManager::CompressionManager(std::string config)
+    : config_text_(std::move(config)), config_(process_config().overlaid(config_text_, "config")) {}
+
+CompressedTensorPtr CompressionManager::compress_tensor(const at::Tensor& x,
+                                                        const std::string& method) {
+  CompressOptions options;
+  options.max_error = config_.max_error();
+  options.bound = config_.bound();
+  const auto begin = std::chrono::steady_clock::now();
+  CompressedTensorPtr c = compress(x, method == "auto" ? config_.value("method") : method, options);
+  statistics_->count_compression(c->original_nbytes(), c->nbytes(), seconds_since(begin));
+  return c;
+}
+
+at::Tensor CompressionManager::decompress_tensor(const CompressedTensorPtr& c) {
+  const auto begin = std::chrono::steady_clock::now();
+  at::Tensor x = c->decompress();
+  statistics_->count_decompression(seconds_since(begin));
+  return x;
+}
+
+c10::Dict<std::string, std::string> CompressionManager::config_dict() const {
+  c10::Dict<std::string, std::string> dict;
+  for (const auto& [key, value] : config_.values()) dict.insert(key, value);
+  return dict;
+}
+
+}  // namespace qvlmem
