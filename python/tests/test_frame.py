@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pack and unpack: every method and dtype goes through, and nothing that was damaged does."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+from strategies import ALL_DTYPES, ERRORS, any_tensors, laid_out, same_bits, tensors, values
+from test_compress import EXACT, LOSSY, METHODS, TAME
+
+DAMAGED = (ValueError, RuntimeError)
+
+
+def check_round_trip(ops, c):
+    frame = ops.pack(c)
+    assert frame.dtype == torch.uint8 and frame.dim() == 1 and frame.is_contiguous()
+    assert frame.device == torch.device('cpu')
+    assert frame.untyped_storage().nbytes() == frame.numel()
+    d = ops.unpack(frame)
+    assert d.method() == c.method() and d.shape() == c.shape()
+    assert d.original_nbytes() == c.original_nbytes() and d.nbytes() == c.nbytes()
+    assert d.relative_error() == c.relative_error()
+    assert d.worst_row_error() == c.worst_row_error()
+    assert d.max_element_error() == c.max_element_error()
+    assert same_bits(ops.decompress(c), ops.decompress(d))
+    parts = zip(c.parts(), d.parts(), strict=True)
+    assert all(same_bits(a, b) for a, b in parts)
+    assert torch.equal(ops.pack(d), frame), 'a frame packs to other bytes the second time'
+    return frame
+
+
+@pytest.mark.parametrize('method', LOSSY)
+@given(data=st.data())
+def test_lossy_methods_go_through(ops, method, data):
+    x = data.draw(tensors(kinds=TAME))
+    check_round_trip(ops, ops.compress(x, method))
+
+
+@pytest.mark.parametrize('method', EXACT)
+@given(data=st.data())
+def test_exact_methods_go_through(ops, method, data):
+    x = data.draw(any_tensors())
+    d = ops.unpack(check_round_trip(ops, ops.compress(x, method)))
+    assert same_bits(ops.decompress(d), x)
+
+
+@given(tensors(nonfinite=True), st.sampled_from(tuple(ERRORS)), st.sampled_from((0.0, 1e-4, 0.05)))
+def test_auto_goes_through(ops, x, bound, max_error):
+    check_round_trip(ops, ops.compress(x, max_error=max_error, bound=bound))
+
+
+@pytest.mark.parametrize('options', [
+    {'method': 'int8', 'symmetric': False, 'group_size': -1},
+    {'method': 'int8', 'symmetric': True, 'group_size': 0},
+    {'method': 'int4', 'symmetric': False, 'group_size': 7},
+    {'method': 'svd', 'adaptive_rank': False, 'compression_ratio': 0.3},
+    {'method': 'sparse', 'sparsity_threshold': 0.0},
+    {'method': 'sparse', 'sparsity_threshold': 1.0},
+    {'method': 'bounded', 'bound': 'row', 'max_error': 0.05},
+    {'method': 'bounded', 'bound': 'element', 'max_error': 1e-6},
+], ids=lambda o: '-'.join(str(v) for v in o.values()))
+def test_options_go_through(ops, options):
+    check_round_trip(ops, ops.compress(values('outliers', (9, 129), torch.float32), **options))
+
+
+SMALL = [('none', torch.float32), ('int8', torch.float32), ('int4', torch.bfloat16),
+         ('fp16', torch.float64), ('bounded', torch.float32), ('svd', torch.float32),
+         ('sparse', torch.float16), ('lossless', torch.bfloat16), ('lossless', torch.bool)]
+small_frames = pytest.mark.parametrize(('method', 'dtype'), SMALL,
+                                       ids=[f'{m}-{d}'.replace('torch.', '') for m, d in SMALL])
+
+
+def small_frame(ops, method, dtype):
+    x = values('integers', (3, 5), torch.float32).to(dtype)
+    return ops.pack(ops.compress(x, method))
+
+
+@small_frames
+def test_every_single_flipped_bit_is_refused(ops, method, dtype):
+    frame = small_frame(ops, method, dtype)
+    for position in range(frame.numel()):
+        for bit in range(8):
+            damaged = frame.clone()
+            damaged[position] ^= 1 << bit
+            with pytest.raises(DAMAGED, match='qvlmem::unpack: '):
+                ops.unpack(damaged)
+
+
+@small_frames
+def test_every_truncation_is_refused(ops, method, dtype):
+    frame = small_frame(ops, method, dtype)
+    for length in range(frame.numel()):
+        for cut in (frame[:length], frame[:length].clone()):
+            with pytest.raises(DAMAGED, match=r'qvlmem::unpack: (?s:.*)(short|cut|truncat|end)'):
+                ops.unpack(cut)
+
+
+@small_frames
+def test_bytes_after_the_end_are_refused(ops, method, dtype):
+    frame = small_frame(ops, method, dtype)
+    for extra in (torch.zeros(1), torch.zeros(64), torch.full((3,), 255), frame):
+        with pytest.raises(DAMAGED, match=r'qvlmem::unpack: (?s:.*)(after|trailing|longer|beyond)'):
+            ops.unpack(torch.cat([frame, extra.to(torch.uint8)]))
+
+
+@small_frames
+def test_swapped_and_repeated_blocks_are_refused(ops, method, dtype):
+    frame = small_frame(ops, method, dtype)
+    for size in (8, 16, 32):
+        for start in range(0, frame.numel() - 2 * size, size):
+            damaged = frame.clone()
+            damaged[start:start + size] = frame[start + size:start + 2 * size]
+            damaged[start + size:start + 2 * size] = frame[start:start + size]
+            if not torch.equal(damaged, frame):
+                with pytest.raises(DAMAGED, match='qvlmem::unpack: '):
+                    ops.unpack(damaged)
+
+
+def test_errors_say_what_is_wrong(ops):
+    frame = small_frame(ops, 'int8', torch.float32)
+    bad_magic = frame.clone()
+    bad_magic[0] ^= 255
+    with pytest.raises(DAMAGED, match=r'(?i)qvlmem::unpack: (?s:.*)magic'):
+        ops.unpack(bad_magic)
+    with pytest.raises(DAMAGED, match=r'(?i)qvlmem::unpack: (?s:.*)magic'):
+        ops.unpack(torch.zeros(4096, dtype=torch.uint8))
+    flipped = frame.clone()
+    flipped[-1] ^= 1
+    with pytest.raises(DAMAGED, match=r'(?i)qvlmem::unpack: (?s:.*)(checksum|damaged)'):
+        ops.unpack(flipped)
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_refused(ops, data):
+    frame = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(
+        0, dtype=torch.uint8)
+    with pytest.raises(DAMAGED, match='qvlmem::unpack: '):
+        ops.unpack(frame)
+
+
+@pytest.mark.parametrize(('frame', 'error'), [
+    (torch.zeros(100), TypeError),
+    (torch.zeros(100, dtype=torch.int8), TypeError),
+    (torch.zeros(10, 10, dtype=torch.uint8), ValueError),
+    (torch.zeros((), dtype=torch.uint8), ValueError),
+])
+def test_what_is_no_flat_byte_tensor_is_refused(ops, frame, error):
+    with pytest.raises(error, match=r'qvlmem::unpack: expected frame (?s:.*)got '):
+        ops.unpack(frame)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_frame_may_lie_anywhere(ops, method):
+    """Unaligned, strided, read-only, reused afterwards: a frame is bytes, and unpack copies them."""
+    c = ops.compress(values('normal', (5, 33), torch.float32), method)
+    want = ops.decompress(c)
+    frame = ops.pack(c)
+    for layout in ('offset', 'strided', 'narrowed'):
+        assert same_bits(ops.decompress(ops.unpack(laid_out(frame, layout))), want)
+    reused = frame.clone()
+    d = ops.unpack(reused)
+    reused.fill_(255)
+    assert same_bits(ops.decompress(d), want)
+    assert same_bits(ops.decompress(ops.unpack(frame, torch.device('cpu'))), want)
+    assert same_bits(ops.decompress(ops.unpack(frame, device='cpu')), want)
+
+
+@pytest.mark.parametrize('dtype', ALL_DTYPES, ids=str)
+def test_a_frame_costs_little(ops, dtype):
+    x = torch.zeros(1000, dtype=torch.uint8).to(dtype)
+    assert ops.pack(ops.compress(x, 'none')).numel() <= x.nbytes + 512
