@@ -93,14 +93,21 @@ std::string describe(at::ScalarType dtype) {
 std::string describe(const at::Tensor& x) {
   if (!x.defined()) return "an undefined tensor";
   std::ostringstream text;
-  text << describe(x.scalar_type()) << " with shape " << x.sym_sizes() << " on " << x.device();
+  text << describe(x.scalar_type());
+  if (x.is_nested()) {
+    text << " (nested)";
+  } else {
+    text << " with shape " << x.sym_sizes();
+  }
+  text << " on " << x.device();
   if (x.layout() != at::kStrided) text << " (" << x.layout() << ")";
   return text.str();
 }
 
 void check_dense(const char* op, const char* argument, const at::Tensor& x) {
-  TORCH_CHECK_NOT_IMPLEMENTED(x.layout() == at::kStrided && !x.is_quantized(), "qvlmem::", op,
-                              ": expected ", argument, " to be a dense tensor, got ", describe(x));
+  TORCH_CHECK_NOT_IMPLEMENTED(x.layout() == at::kStrided && !x.is_quantized() && !x.is_nested(),
+                              "qvlmem::", op, ": expected ", argument,
+                              " to be a dense tensor, got ", describe(x));
 }
 
 void check_lossy_input(const char* op, const at::Tensor& x) {

@@ -60,9 +60,6 @@ at::Tensor CompressedTensor::to_sparse_coo() const {
 
 CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
                                   const CompressOptions& options) {
-  TORCH_CHECK_NOT_IMPLEMENTED(x.device().is_cpu(), "qvlmem::compress: expected x on cpu, got ",
-                              ops::describe(x), ": this library was built without CUDA");
-  ops::check_dense("compress", "x", x);
   TORCH_CHECK_TYPE(codec.takes(x.scalar_type()),
                    "qvlmem::compress: expected x to be float32, float16 or bfloat16",
                    codec.takes_float64 ? " or float64" : "", " for method '", codec.name, "', got ",

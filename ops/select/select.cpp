@@ -70,10 +70,10 @@ CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) 
 CompressedTensorPtr compress(const at::Tensor& x, const std::string& method,
                              const CompressOptions& options) {
   check_options(options);
-  if (method == "auto") {
-    ops::check_dense("compress", "x", x);
-    return select(x, options);
-  }
+  ops::check_dense("compress", "x", x);
+  TORCH_CHECK_NOT_IMPLEMENTED(x.device().is_cpu(), "qvlmem::compress: expected x on cpu, got ",
+                              ops::describe(x), ": this library was built without CUDA");
+  if (method == "auto") return select(x, options);
   const Codec* codec = find_codec(method);
   TORCH_CHECK_VALUE(codec != nullptr, "qvlmem::compress: expected method to be one of ",
                     codec_names(), ", got '", method, "'");
