@@ -3,7 +3,9 @@
 #include <qvlmem/compressed_tensor.h>
 
 #include "ops/codec/codec.h"
+#include "ops/memory/hierarchical_cache.h"
 #include "ops/memory/manager.h"
+#include "ops/memory/pool.h"
 #include "registration/tables.h"
 
 namespace qvlmem::registration {
@@ -38,6 +40,47 @@ void register_classes(torch::Library& m) {
                   [](std::string config) -> ManagerPtr {
                     return c10::make_intrusive<CompressionManager>(std::move(config));
                   });
+
+  using PoolPtr = c10::intrusive_ptr<MemoryPool>;
+  m.class_<MemoryPool>("MemoryPool")
+      .def(torch::init<std::string, std::string>(), "",
+           {torch::arg("kind"), torch::arg("config") = ""})
+      .def("empty",
+           [](const PoolPtr& self, std::vector<int64_t> shape, at::ScalarType dtype) {
+             return self->empty(shape, dtype);
+           },
+           "", {torch::arg("shape"), torch::arg("dtype")})
+      .def("stats", &MemoryPool::stats)
+      .def("trim", &MemoryPool::trim)
+      .def_pickle(
+          [](const PoolPtr& self) -> std::tuple<std::string, std::string> {
+            return {self->kind(), self->config_text()};
+          },
+          [](std::tuple<std::string, std::string> state) -> PoolPtr {
+            return c10::make_intrusive<MemoryPool>(std::get<0>(state), std::get<1>(state));
+          });
+
+  using CachePtr = c10::intrusive_ptr<HierarchicalCache>;
+  m.class_<HierarchicalCache>("HierarchicalCache")
+      .def(torch::init<ManagerPtr, std::string>(), "",
+           {torch::arg("manager"), torch::arg("config") = ""})
+      .def("put", &HierarchicalCache::put, "", {torch::arg("key"), torch::arg("x")})
+      .def("get", &HierarchicalCache::get, "", {torch::arg("key")})
+      .def("contains", &HierarchicalCache::contains, "", {torch::arg("key")})
+      .def("tier_of", &HierarchicalCache::tier_of, "", {torch::arg("key")})
+      .def("prefetch", &HierarchicalCache::prefetch, "", {torch::arg("keys")})
+      .def("remove", &HierarchicalCache::remove, "", {torch::arg("key")})
+      .def("keys", &HierarchicalCache::keys)
+      .def("flush", &HierarchicalCache::flush)
+      .def("clear", &HierarchicalCache::clear)
+      .def("stats", &HierarchicalCache::stats)
+      .def_pickle(
+          [](const CachePtr& self) -> std::tuple<ManagerPtr, std::string> {
+            return {self->manager(), self->config_text()};
+          },
+          [](std::tuple<ManagerPtr, std::string> state) -> CachePtr {
+            return c10::make_intrusive<HierarchicalCache>(std::get<0>(state), std::get<1>(state));
+          });
 }
 
 }  // namespace qvlmem::registration

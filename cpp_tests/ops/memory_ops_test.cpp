@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "ops/memory/config.h"
+#include "ops/memory/hierarchical_cache.h"
 #include "ops/memory/manager.h"
+#include "ops/memory/pool.h"
 
 namespace qvlmem {
 namespace {
@@ -90,6 +92,125 @@ TEST(ManagerTest, ManyThreadsShareOne) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(manager.get_compression_stats().at("compression_attempts"), 400);
+}
+
+c10::intrusive_ptr<HierarchicalCache> make_cache(const std::string& config) {
+  return c10::make_intrusive<HierarchicalCache>(c10::make_intrusive<CompressionManager>(""),
+                                                config);
+}
+
+TEST(CacheTest, StaysWithinItsBudgetAndKeepsWhatItHas) {
+  const auto cache = make_cache("cpu_budget:10KiB,method:none");
+  const at::Tensor x = at::randn({1024});  // 4 KiB
+  cache->put("a", x);
+  cache->put("b", x + 1);
+  EXPECT_THROW(cache->put("c", x), c10::OutOfMemoryError);
+  EXPECT_THROW(cache->put("a", at::randn({1 << 14})), c10::OutOfMemoryError);
+  EXPECT_TRUE(at::equal(cache->get("a"), x));
+  cache->put("b", x);  // in the place of the old one
+  EXPECT_EQ(cache->keys(), (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(cache->stats().at("cpu_bytes"), 8192);
+  EXPECT_TRUE(cache->remove("a"));
+  EXPECT_FALSE(cache->remove("a"));
+  EXPECT_EQ(cache->stats().at("cpu_bytes"), 4096);
+  cache->clear();
+  EXPECT_EQ(cache->stats().at("cpu_bytes"), 0);
+}
+
+TEST(CacheTest, TakesSnapshotsGivesFreshTensorsAndNamesMissingKeys) {
+  const auto cache = make_cache("max_error:0");
+  at::Tensor x = at::randn({3, 5});
+  const at::Tensor before = x.clone();
+  cache->put("a", x);
+  x.zero_();
+  cache->get("a").zero_();
+  EXPECT_TRUE(at::equal(cache->get("a"), before));
+  EXPECT_EQ(cache->tier_of("a"), "cpu");
+  try {
+    cache->get("no such key");
+    FAIL();
+  } catch (const c10::IndexError& error) {
+    EXPECT_NE(std::string(error.what()).find("no such key"), std::string::npos);
+  }
+  EXPECT_EQ(cache->stats().at("hits"), 2);
+  EXPECT_EQ(cache->stats().at("misses"), 1);
+}
+
+TEST(CacheTest, ItsOwnConfigurationGoesBeforeItsManagers) {
+  const auto manager = c10::make_intrusive<CompressionManager>("method:int8,cpu_budget:1");
+  HierarchicalCache cache(manager, "cpu_budget:1MiB");
+  cache.put("a", at::randn({64, 128}));
+  EXPECT_LT(cache.stats().at("cpu_bytes"), 64 * 128 * 2);
+  EXPECT_EQ(manager->get_compression_stats().at("compression_attempts"), 1);
+  EXPECT_THROW(HierarchicalCache(manager, "spill_dir:/somewhere"), c10::NotImplementedError);
+}
+
+TEST(CacheTest, ManyThreadsNeverExceedTheBudget) {
+  const auto cache = make_cache("cpu_budget:40KiB,method:none");
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      const at::Tensor x = at::full({1024}, t);
+      for (int i = 0; i < 100; ++i) {
+        const std::string key = std::to_string((t + i) % 12);
+        try {
+          cache->put(key, x);
+        } catch (const c10::OutOfMemoryError&) {
+          cache->remove(key);
+        }
+        EXPECT_LE(cache->stats().at("cpu_bytes"), 40 * 1024);
+        if (cache->contains(key)) {
+          try {
+            const at::Tensor y = cache->get(key);
+            EXPECT_TRUE(at::equal(y, y[0].expand({1024})));
+          } catch (const c10::IndexError&) {  // another thread removed it meanwhile
+          }
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(PoolTest, ReusesMemoryAndGivesItBack) {
+  MemoryPool pool("activations", "");
+  const void* first;
+  {
+    const at::Tensor x = pool.empty({100, 100}, at::kFloat);
+    first = x.const_data_ptr();
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(first) % 64, 0u);
+    EXPECT_EQ(pool.stats().at("allocated_bytes"), 40000);
+  }
+  EXPECT_EQ(pool.stats().at("allocated_bytes"), 0);
+  EXPECT_GE(pool.stats().at("reserved_bytes"), 40000);
+  EXPECT_EQ(pool.empty({9999}, at::kFloat).const_data_ptr(), first);
+  EXPECT_EQ(pool.stats().at("hits"), 1);
+  pool.trim();
+  EXPECT_EQ(pool.stats().at("reserved_bytes"), 0);
+}
+
+TEST(PoolTest, RefusesWhatItCannotDo) {
+  EXPECT_THROW(MemoryPool("gradients", ""), c10::ValueError);
+  MemoryPool pool("weights", "cpu_budget:1MiB");
+  EXPECT_THROW(pool.empty({-1}, at::kFloat), c10::ValueError);
+  EXPECT_THROW(pool.empty({int64_t{1} << 40, int64_t{1} << 40}, at::kFloat), c10::ValueError);
+  EXPECT_THROW(pool.empty({1 << 20}, at::kFloat), c10::OutOfMemoryError);
+  const at::Tensor x = pool.empty({1 << 17}, at::kFloat);
+  // Free blocks of another size make room.
+  { const at::Tensor y = pool.empty({1 << 16}, at::kFloat); }
+  const at::Tensor z = pool.empty({1 << 17}, at::kFloat);
+  EXPECT_LE(pool.stats().at("reserved_bytes"), 1 << 20);
+  EXPECT_EQ(pool.empty({0, 5}, at::kHalf).numel(), 0);
+}
+
+TEST(PoolTest, ATensorMayOutliveItsPool) {
+  at::Tensor x;
+  {
+    MemoryPool pool("temporary", "");
+    x = pool.empty({4096}, at::kFloat);
+  }
+  x.fill_(3);
+  EXPECT_EQ(x.sum().item<float>(), 3 * 4096);
 }
 
 }  // namespace

@@ -17,21 +17,24 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 CompressionManager::CompressionManager(std::string config)
     : config_text_(std::move(config)), config_(process_config().overlaid(config_text_, "config")) {}
 
-CompressedTensorPtr CompressionManager::compress_tensor(const at::Tensor& x,
-                                                        const std::string& method) {
+CompressedTensorPtr CompressionManager::compress_counted(const at::Tensor& x,
+                                                         const std::string& method,
+                                                         const Config& config,
+                                                         Statistics* statistics) {
   CompressOptions options;
-  options.max_error = config_.max_error();
-  options.bound = config_.bound();
+  options.max_error = config.max_error();
+  options.bound = config.bound();
   const auto begin = std::chrono::steady_clock::now();
-  CompressedTensorPtr c = compress(x, method == "auto" ? config_.value("method") : method, options);
-  statistics_->count_compression(c->original_nbytes(), c->nbytes(), seconds_since(begin));
+  CompressedTensorPtr c = compress(x, method == "auto" ? config.value("method") : method, options);
+  statistics->count_compression(c->original_nbytes(), c->nbytes(), seconds_since(begin));
   return c;
 }
 
-at::Tensor CompressionManager::decompress_tensor(const CompressedTensorPtr& c) {
+at::Tensor CompressionManager::decompress_counted(const CompressedTensorPtr& c,
+                                                  Statistics* statistics) {
   const auto begin = std::chrono::steady_clock::now();
   at::Tensor x = c->decompress();
-  statistics_->count_decompression(seconds_since(begin));
+  statistics->count_decompression(seconds_since(begin));
   return x;
 }
 

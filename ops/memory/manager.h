@@ -20,8 +20,17 @@ class CompressionManager final : public torch::CustomClassHolder {
   explicit CompressionManager(std::string config);
 
   // method: as for qvlmem::compress; auto is what the configuration's key `method` says.
-  CompressedTensorPtr compress_tensor(const at::Tensor& x, const std::string& method);
-  at::Tensor decompress_tensor(const CompressedTensorPtr& c);
+  CompressedTensorPtr compress_tensor(const at::Tensor& x, const std::string& method) {
+    return compress_counted(x, method, config_, statistics_.get());
+  }
+  at::Tensor decompress_tensor(const CompressedTensorPtr& c) {
+    return decompress_counted(c, statistics_.get());
+  }
+
+  // The same for somebody with a configuration and statistics of his own.
+  static CompressedTensorPtr compress_counted(const at::Tensor& x, const std::string& method,
+                                              const Config& config, Statistics* statistics);
+  static at::Tensor decompress_counted(const CompressedTensorPtr& c, Statistics* statistics);
 
   c10::Dict<std::string, double> get_compression_stats() const { return statistics_->as_dict(); }
   void reset_stats() { statistics_->reset(); }
@@ -29,6 +38,7 @@ class CompressionManager final : public torch::CustomClassHolder {
   // Every key with the value in force.
   c10::Dict<std::string, std::string> config_dict() const;
   const Config& config() const { return config_; }
+  const std::shared_ptr<Statistics>& statistics() const { return statistics_; }
   // What the constructor was given: all that a pickle keeps.
   const std::string& config_text() const { return config_text_; }
 

@@ -14,7 +14,11 @@ void Statistics::apply(Change change) {
     const std::lock_guard<std::mutex> lock(mutex_);
     change(&counts_);
   }
-  if (this != &of_process()) of_process().apply(change);
+  if (parent_ != nullptr) {
+    parent_->apply(change);
+  } else if (this != &of_process()) {
+    of_process().apply(change);
+  }
 }
 
 void Statistics::count_compression(int64_t original_bytes, int64_t compressed_bytes,

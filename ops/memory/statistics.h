@@ -5,6 +5,7 @@
 #include <ATen/core/Dict.h>
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -22,9 +23,13 @@ struct StatisticsCounts {
   int64_t misses = 0;
 };
 
-// Thread-safe. What is counted here is counted for the process, too.
+// Thread-safe. What is counted here is counted by the parent too: a cache's by its manager, a
+// manager's by the process.
 class Statistics {
  public:
+  // nullptr: the process's.
+  explicit Statistics(std::shared_ptr<Statistics> parent = nullptr) : parent_(std::move(parent)) {}
+
   void count_compression(int64_t original_bytes, int64_t compressed_bytes, double seconds);
   void count_decompression(double seconds);
   void count_lookup(bool hit);
@@ -40,6 +45,7 @@ class Statistics {
   template <class Change>
   void apply(Change change);
 
+  std::shared_ptr<Statistics> parent_;
   mutable std::mutex mutex_;
   StatisticsCounts counts_;
 };
