@@ -24,6 +24,7 @@ std::vector<at::Tensor> examples() {
 TEST(CodecTest, NamesAndNumbersAreUnique) {
   for (const Codec* codec : codec_table()) {
     EXPECT_EQ(find_codec(codec->id), codec);
+    EXPECT_STREQ(codec_name(codec->id), codec->name);
     EXPECT_EQ(find_codec(std::string(codec->name)), codec);
   }
   EXPECT_EQ(find_codec(std::string("zip")), nullptr);

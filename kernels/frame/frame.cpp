@@ -15,22 +15,10 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "frames are written as 
 
 constexpr char kMagic[4] = {'Q', 'V', 'L', 'M'};
 constexpr int64_t kChecksumOffset = 24;
-constexpr int64_t kFixedBytes = 56;
 constexpr int64_t kPartBytes = 16;  // of a part's entry, without its shape
 
 int64_t aligned(int64_t offset) {
   return (offset + kFrameAlignment - 1) / kFrameAlignment * kFrameAlignment;
-}
-
-uint64_t checksum(const uint8_t* frame, int64_t bytes) {
-  const uint8_t zeros[8] = {};
-  XXH3_state_t state;
-  XXH3_64bits_reset(&state);
-  XXH3_64bits_update(&state, frame, kChecksumOffset);
-  XXH3_64bits_update(&state, zeros, sizeof(zeros));
-  XXH3_64bits_update(&state, frame + kChecksumOffset + 8,
-                     static_cast<size_t>(bytes - kChecksumOffset - 8));
-  return XXH3_64bits_digest(&state);
 }
 
 bool known_dtype(int number) { return number < kDTypeCount; }
@@ -107,7 +95,7 @@ bool read_part(Reader* reader, FramePart* part) {
 }
 
 bool parse_body(const uint8_t* frame, int64_t bytes, FrameHeader* header) {
-  Reader reader(frame, kFixedBytes, header->header_bytes);
+  Reader reader(frame, kFrameFixedBytes, header->header_bytes);
   for (int d = 0; d < header->dims; ++d) {
     if (!reader.read(&header->shape[d])) return false;
   }
@@ -165,7 +153,7 @@ bool lay_out_frame(FrameHeader* header) noexcept {
       header->params > kFrameMaxParams || header->parts < 0 || header->parts > kFrameMaxParts) {
     return false;
   }
-  int64_t at = kFixedBytes + 8 * (header->dims + header->params);
+  int64_t at = kFrameFixedBytes + 8 * (header->dims + header->params);
   for (int p = 0; p < header->parts; ++p) {
     if (header->part[p].dims < 0 || header->part[p].dims > kFrameMaxDims) return false;
     at += kPartBytes + 8 * header->part[p].dims;
@@ -214,8 +202,19 @@ void write_frame_header(const FrameHeader& header, uint8_t* frame) noexcept {
   }
 }
 
+uint64_t frame_checksum(const uint8_t* frame, int64_t bytes) noexcept {
+  const uint8_t zeros[8] = {};
+  XXH3_state_t state;
+  XXH3_64bits_reset(&state);
+  XXH3_64bits_update(&state, frame, kChecksumOffset);
+  XXH3_64bits_update(&state, zeros, sizeof(zeros));
+  XXH3_64bits_update(&state, frame + kChecksumOffset + 8,
+                     static_cast<size_t>(bytes - kChecksumOffset - 8));
+  return XXH3_64bits_digest(&state);
+}
+
 void seal_frame(uint8_t* frame, int64_t bytes) noexcept {
-  const uint64_t sum = checksum(frame, bytes);
+  const uint64_t sum = frame_checksum(frame, bytes);
   std::memcpy(frame + kChecksumOffset, &sum, sizeof(sum));
 }
 
@@ -224,13 +223,11 @@ FrameStatus parse_frame(const uint8_t* frame, int64_t bytes, FrameHeader* header
   *header = FrameHeader{};
   if (bytes < static_cast<int64_t>(sizeof(kMagic))) return FrameStatus::kTooShort;
   if (std::memcmp(frame, kMagic, sizeof(kMagic)) != 0) return FrameStatus::kBadMagic;
-  if (bytes < kFixedBytes) return FrameStatus::kTooShort;
-  Reader reader(frame, sizeof(kMagic), kFixedBytes);
-  uint16_t version = 0;
+  if (bytes < kFrameFixedBytes) return FrameStatus::kTooShort;
+  Reader reader(frame, sizeof(kMagic), kFrameFixedBytes);
   uint8_t dtype = 0, dims = 0, params = 0, parts = 0, zero = 0;
   uint32_t header_bytes = 0;
-  uint64_t sum = 0;
-  reader.read(&version);
+  reader.read(&header->version);
   reader.read(&header->codec);
   reader.read(&dtype);
   reader.read(&dims);
@@ -239,16 +236,17 @@ FrameStatus parse_frame(const uint8_t* frame, int64_t bytes, FrameHeader* header
   reader.read(&zero);
   reader.read(&header_bytes);
   reader.read(&header->frame_bytes);
-  reader.read(&sum);
+  reader.read(&header->checksum);
   reader.read(&header->error);
-  if (version > kFrameVersion) return FrameStatus::kNewerVersion;
+  if (header->version > kFrameVersion) return FrameStatus::kNewerVersion;
   if (header->frame_bytes > bytes) return FrameStatus::kTruncated;
-  if (header->frame_bytes >= kFixedBytes && header->frame_bytes < bytes) {
+  if (header->frame_bytes >= kFrameFixedBytes && header->frame_bytes < bytes) {
     return FrameStatus::kTrailingBytes;
   }
-  if (check_sum && sum != checksum(frame, bytes)) return FrameStatus::kBadChecksum;
+  if (check_sum && header->checksum != frame_checksum(frame, bytes))
+    return FrameStatus::kBadChecksum;
   header->header_bytes = header_bytes;
-  if (version != kFrameVersion || header->frame_bytes != bytes || header_bytes > bytes ||
+  if (header->version != kFrameVersion || header->frame_bytes != bytes || header_bytes > bytes ||
       !known_dtype(dtype) || dims > kFrameMaxDims || params > kFrameMaxParams ||
       parts > kFrameMaxParts || zero != 0) {
     return FrameStatus::kBadHeader;

@@ -6,7 +6,7 @@
 //   offset  bytes
 //        0      4  magic "QVLM"
 //        4      2  format version
-//        6      1  codec number            (ops/codec/codec.h)
+//        6      1  codec number            (kernels/frame/codec_id.h)
 //        7      1  dtype number            (kernels/base/dtype.h)
 //        8      1  dimensions D of the original
 //        9      1  params P
@@ -36,6 +36,7 @@ constexpr int kFrameMaxDims = 64;
 constexpr int kFrameMaxParams = 16;
 constexpr int kFrameMaxParts = 8;
 constexpr int64_t kFrameAlignment = 64;
+constexpr int64_t kFrameFixedBytes = 56;  // in front of the shape
 
 struct FramePart {
   DType dtype = DType::kUInt8;
@@ -57,6 +58,9 @@ struct FrameHeader {
   FramePart part[kFrameMaxParts];
   int64_t header_bytes = 0;
   int64_t frame_bytes = 0;
+  // As they stand in a frame that was read; write_frame_header and seal_frame put their own.
+  uint16_t version = kFrameVersion;
+  uint64_t checksum = 0;
 };
 
 enum class FrameStatus {
@@ -80,12 +84,15 @@ bool lay_out_frame(FrameHeader* header) noexcept;
 // the parts are in place.
 void write_frame_header(const FrameHeader& header, uint8_t* frame) noexcept;
 
-// Writes the checksum over the frame's `bytes` bytes. REQUIRES: bytes >= 56.
+// The checksum that belongs to the frame's `bytes` bytes, and writes it into the frame. REQUIRES:
+// bytes >= kFrameFixedBytes.
+uint64_t frame_checksum(const uint8_t* frame, int64_t bytes) noexcept;
 void seal_frame(uint8_t* frame, int64_t bytes) noexcept;
 
 // Reads a frame that may be hostile: nothing outside [frame, frame + bytes) is touched, and where
-// kOk is returned every offset and size in *header lies inside. The codec number and the params are
-// not judged. check_sum: false to look into a damaged one.
+// kOk is returned every offset and size in *header lies inside. Otherwise *header holds what was
+// read until then, to be shown but not relied upon. The codec number and the params are not judged.
+// check_sum: false to look into a damaged one.
 FrameStatus parse_frame(const uint8_t* frame, int64_t bytes, FrameHeader* header,
                         bool check_sum = true) noexcept;
 

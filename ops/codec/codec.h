@@ -11,19 +11,9 @@
 #include <string>
 #include <vector>
 
-namespace qvlmem {
+#include "kernels/frame/codec_id.h"
 
-// The numbers are written into frames: never renumber.
-enum class CodecId : uint8_t {
-  kNone = 0,
-  kLossless = 1,
-  kFp16 = 2,
-  kInt8 = 3,
-  kInt4 = 4,
-  kBounded = 5,
-  kSvd = 6,
-  kSparse = 7,
-};
+namespace qvlmem {
 
 // Over what an error is at most max_error: see CompressionError.
 enum class Bound { kTensor, kRow, kElement };
