@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Buffers of float32, float16 or bfloat16 elements for the tests of kernels.
+// Buffers of float32, float16, bfloat16 or float64 elements for the tests of kernels.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +35,23 @@ inline float value_at(const std::vector<uint8_t>& bytes, DType dtype, size_t i) 
   uint16_t bits;
   std::memcpy(&bits, &bytes[i * 2], 2);
   return dtype == DType::kFloat16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
+}
+
+// The same from and to double, for float64 too.
+inline std::vector<uint8_t> bytes_of(const std::vector<double>& values, DType dtype) {
+  if (dtype != DType::kFloat64) {
+    return as_dtype(std::vector<float>(values.begin(), values.end()), dtype);
+  }
+  std::vector<uint8_t> bytes(values.size() * 8 + 1);
+  for (size_t i = 0; i < values.size(); ++i) std::memcpy(&bytes[i * 8], &values[i], 8);
+  return bytes;
+}
+
+inline double element_of(const std::vector<uint8_t>& bytes, DType dtype, size_t i) {
+  if (dtype != DType::kFloat64) return value_at(bytes, dtype, i);
+  double value;
+  std::memcpy(&value, &bytes[i * 8], 8);
+  return value;
 }
 
 }  // namespace qvlmem

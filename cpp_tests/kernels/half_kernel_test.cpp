@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpp_tests/kernels/isa_fixture.h"
+#include "cpp_tests/kernels/typed_bytes.h"
+#include "kernels/half/half.h"
+#include "kernels/half/half_math.h"
+
+namespace qvlmem {
+namespace {
+
+struct Encoded {
+  std::vector<uint16_t> half;
+  double scale = 0.0;
+  int passes = 0;
+  bool operator==(const Encoded& other) const { return half == other.half && scale == other.scale; }
+};
+
+HalfPlan plan_for(int64_t numel, DType dtype) {
+  HalfPlan plan;
+  EXPECT_EQ(make_half_plan(numel, dtype, &plan), Status::kOk);
+  return plan;
+}
+
+// Unit by unit, in reverse, to show that units are independent; or all units in one call.
+Encoded encode(const HalfPlan& plan, const void* x, bool one_call = false) {
+  Encoded e;
+  e.half.assign(plan.numel + 1, 0xeeee);
+  e.scale = half_propose_scale_cpu(plan, x);
+  for (;;) {
+    ++e.passes;
+    double magnitude = 0.0;
+    if (one_call) {
+      magnitude = half_encode_cpu(plan, x, e.scale, 0, plan.unit_count, e.half.data());
+    } else {
+      for (int64_t u = plan.unit_count; u-- > 0;) {
+        magnitude = std::max(magnitude, half_encode_cpu(plan, x, e.scale, u, u + 1, e.half.data()));
+      }
+    }
+    const double settled = half_settle_scale(plan, e.scale, magnitude);
+    if (settled == e.scale) return e;
+    e.scale = settled;
+    EXPECT_LT(e.passes, 2) << "the settled scale does not stand";
+    if (e.passes >= 2) return e;
+  }
+}
+
+std::vector<uint8_t> decode(const std::vector<uint16_t>& half, double scale, int64_t numel,
+                            DType dtype) {
+  const HalfPlan plan = plan_for(numel, dtype);
+  std::vector<uint8_t> y(numel * dtype_bytes(dtype) + 1, 0xcc);
+  for (int64_t u = plan.unit_count; u-- > 0;) {
+    half_decode_cpu(plan, half.data(), scale, u, u + 1, y.data());
+  }
+  EXPECT_EQ(y.back(), 0xcc);
+  return y;
+}
+
+std::vector<double> sample(int64_t n, double factor, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<double> normal(0.1, 1.0);
+  std::vector<double> values(n);
+  for (auto& v : values) v = normal(random) * factor;
+  return values;
+}
+
+const DType kScaled[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat64};
+
+// The contract's words on the scale, from the values alone.
+void expect_scale_is_right(const std::vector<uint8_t>& x, int64_t n, DType dtype, double scale) {
+  double top = 0.0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double v = element_of(x, dtype, i);
+    if (std::isfinite(v)) top = std::max(top, std::fabs(v));
+  }
+  if (top == 0.0) {
+    EXPECT_EQ(scale, 1.0);
+    return;
+  }
+  const double least = dtype == DType::kFloat64 ? 0x1p-1022 : 0x1p-126;
+  int exponent;
+  EXPECT_EQ(std::frexp(scale, &exponent), 0.5) << "no power of two: " << scale;
+  EXPECT_GE(scale, least);
+  EXPECT_LT(top / scale, 65520.0);
+  if (scale > least) {
+    EXPECT_GE(top / scale, 1024.0);
+  }
+}
+
+// Relative error of normal halves, absolute error of subnormal ones: half a unit in the last place.
+void expect_close(double x, double y, double scale) {
+  const double bound = std::max(std::fabs(x) * 0x1p-11, 0x1p-25 * scale);
+  ASSERT_LE(std::fabs(x - y), bound) << x << " came back as " << y << " scale " << scale;
+}
+
+TEST(HalfKernelTest, HalvesAreWithinHalfAUnitAndAlikeOnEveryIsa) {
+  for (DType dtype : kScaled) {
+    for (int64_t n : {1, 5, 31, 72, 129, 4304, 16384, 16385, 40000, 70001}) {
+      for (double factor : {1.0, 1e-30, 3e30}) {
+        SCOPED_TRACE(std::to_string(n) + " dtype " + std::to_string(int(dtype)));
+        std::vector<double> values = sample(n, factor, 7);
+        if (n > 20) values[17] = -0.0, values[3] = 1e-40, values[11] *= 20;
+        const auto x = bytes_of(values, dtype);
+        const HalfPlan plan = plan_for(n, dtype);
+        Encoded reference;
+        std::vector<uint8_t> reference_y;
+        for_each_isa([&](Isa isa) {
+          const Encoded e = encode(plan, x.data());
+          const auto y = decode(e.half, e.scale, n, DType::kFloat64);
+          if (isa == Isa::kPortable) {
+            reference = e;
+            reference_y = y;
+          }
+          EXPECT_TRUE(e == reference);
+          EXPECT_TRUE(e == encode(plan, x.data(), true));
+          EXPECT_EQ(y, reference_y);
+          EXPECT_EQ(e.half[n], 0xeeee);
+          expect_scale_is_right(x, n, dtype, e.scale);
+          for (int64_t i = 0; i < n; ++i) {
+            expect_close(element_of(x, dtype, i), element_of(y, DType::kFloat64, i), e.scale);
+          }
+        });
+      }
+    }
+  }
+}
+
+TEST(HalfKernelTest, AnOutlierThatTheSampleMissesCostsASecondPassAndNothingElse) {
+  const int64_t n = 300000;
+  for (DType dtype : kScaled) {
+    const HalfPlan plan = plan_for(n, dtype);
+    bool second_pass = false;
+    for (int64_t at : {int64_t{8192}, n / 3, n / 2 + 7, n - 1}) {
+      std::vector<double> values = sample(n, 1.0, 3);
+      values[at] = -4e7;
+      values[n / 3 + 1] = NAN;
+      const auto x = bytes_of(values, dtype);
+      Encoded reference;
+      for_each_isa([&](Isa isa) {
+        const Encoded e = encode(plan, x.data());
+        if (isa == Isa::kPortable) reference = e;
+        EXPECT_TRUE(e == reference);
+        EXPECT_TRUE(e == encode(plan, x.data(), true));
+        second_pass |= e.passes == 2;
+        expect_scale_is_right(x, n, dtype, e.scale);
+        EXPECT_EQ(e.half[at] & 0x7c00, (14 + 15) << 10);
+      });
+    }
+    EXPECT_TRUE(second_pass);
+  }
+}
+
+TEST(HalfKernelTest, SampleLiesInTheTensor) {
+  for (int64_t n : {kHalfSampleAll + 1, int64_t{20011}, int64_t{1} << 40, int64_t{1} << 59}) {
+    for (int64_t run = 0; run < kHalfSampleRuns; ++run) {
+      const int64_t begin = half_sample_begin(n, run);
+      ASSERT_GE(begin, run * (n / kHalfSampleRuns));
+      ASSERT_LE(begin + kHalfSampleRun, (run + 1) * (n / kHalfSampleRuns));
+    }
+  }
+}
+
+TEST(HalfKernelTest, SpecialValuesStay) {
+  for (DType dtype : kScaled) {
+    const double largest = dtype == DType::kFloat64 ? kFloat64Max : double{kBFloat16Max};
+    const double smallest = dtype == DType::kFloat64 ? 0x1p-1074 : 0x1p-133;
+    const std::vector<std::vector<double>> tensors = {
+        {},
+        {0.0, -0.0},
+        {NAN, INFINITY, -INFINITY},
+        {NAN, 3.0, INFINITY, -INFINITY, -0.0},
+        {largest, -largest, 1.0, INFINITY},
+        {smallest, -smallest, 0.0, NAN},
+        {smallest * 5, largest},
+    };
+    for (const auto& small : tensors) {
+      for (int repeat : {1, 19}) {  // whole vectors and tails
+        std::vector<double> values;
+        for (int k = 0; k < repeat; ++k) values.insert(values.end(), small.begin(), small.end());
+        const int64_t n = static_cast<int64_t>(values.size());
+        const auto x = bytes_of(values, dtype);
+        Encoded reference;
+        for_each_isa([&](Isa isa) {
+          const Encoded e = encode(plan_for(n, dtype), x.data());
+          if (isa == Isa::kPortable) reference = e;
+          EXPECT_TRUE(e == reference);
+          expect_scale_is_right(x, n, dtype, e.scale);
+          const auto y = decode(e.half, e.scale, n, dtype);
+          for (int64_t i = 0; i < n; ++i) {
+            const double in = values[i], out = element_of(y, dtype, i);
+            if (std::isnan(in)) {
+              EXPECT_TRUE(std::isnan(out));
+            } else if (std::isinf(in) || in == 0.0) {
+              EXPECT_EQ(out, in);
+              EXPECT_EQ(std::signbit(out), std::signbit(in));
+            } else {
+              EXPECT_TRUE(std::isfinite(out));
+              // float64's smallest values: the product itself is rounded to a subnormal.
+              if (std::fabs(in) > 0x1p-1000) expect_close(in, out, e.scale);
+            }
+          }
+        });
+      }
+    }
+  }
+}
+
+TEST(HalfKernelTest, Float16InputStaysAsItIs) {
+  std::vector<uint16_t> x(0x10000);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint16_t>(i);
+  const int64_t n = static_cast<int64_t>(x.size());
+  for_each_isa([&](Isa) {
+    Encoded e = encode(plan_for(n, DType::kFloat16), x.data());
+    e.half.resize(x.size());
+    EXPECT_EQ(e.half, x);
+    EXPECT_EQ(e.scale, 1.0);
+    const auto y = decode(e.half, e.scale, n, DType::kFloat16);
+    for (size_t i = 0; i < x.size(); ++i) {
+      uint16_t bits;
+      std::memcpy(&bits, &y[i * 2], 2);
+      ASSERT_EQ(bits, (x[i] & 0x7fff) > 0x7c00 ? x[i] | 0x0200 : x[i]);
+    }
+  });
+}
+
+TEST(HalfKernelTest, DecodesEveryHalfAlikeAndSaturates) {
+  std::vector<uint16_t> half(0x10000);
+  for (size_t i = 0; i < half.size(); ++i) half[i] = static_cast<uint16_t>(i);
+  const int64_t n = static_cast<int64_t>(half.size());
+  for (DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64}) {
+    double limit = kFloat64Max;
+    if (dtype == DType::kFloat32) limit = kFloat32Max;
+    if (dtype == DType::kFloat16) limit = kFloat16Max;
+    if (dtype == DType::kBFloat16) limit = kBFloat16Max;
+    for (double scale : {1.0, 0x1p-126, 0x1p-20, 0x1p117, 0x1p1013, 0x1p-1022, 0.3, 1e40}) {
+      SCOPED_TRACE(std::to_string(int(dtype)) + " scale " + std::to_string(scale));
+      std::vector<uint8_t> reference;
+      for_each_isa([&](Isa isa) {
+        const auto y = decode(half, scale, n, dtype);
+        if (isa == Isa::kPortable) reference = y;
+        EXPECT_EQ(y, reference);
+      });
+      for (int64_t i = 0; i < n; ++i) {
+        const double in = to_float(Half{half[i]}), out = element_of(reference, dtype, i);
+        if (std::isnan(in)) {
+          ASSERT_TRUE(std::isnan(out));
+        } else if (std::isinf(in)) {
+          ASSERT_EQ(out, in);
+        } else if (std::fabs(in * scale) >= limit) {
+          ASSERT_EQ(out, std::copysign(limit, in));
+        } else {
+          const double ulp = dtype == DType::kFloat64    ? 0x1p-52
+                             : dtype == DType::kFloat32  ? 0x1p-24
+                             : dtype == DType::kBFloat16 ? 0x1.01p-8
+                                                         : 0x1.01p-11;
+          const double least = dtype == DType::kFloat64    ? 0x1p-1074
+                               : dtype == DType::kFloat32  ? 0x1p-149
+                               : dtype == DType::kBFloat16 ? 0x1p-133
+                                                           : 0x1p-24;
+          ASSERT_LE(std::fabs(out - in * scale), std::max(ulp * std::fabs(in * scale), least));
+        }
+      }
+    }
+  }
+}
+
+// Nearest even by comparison with both neighbours, independent of the formula.
+TEST(HalfKernelTest, Float64IsRoundedOnce) {
+  std::mt19937_64 random(11);
+  std::uniform_int_distribution<int> pattern(0, 0x7bfe);
+  std::uniform_int_distribution<int> tiny(-2, 2);
+  for (int k = 0; k < 200000; ++k) {
+    const uint16_t low = static_cast<uint16_t>(pattern(random));
+    const double a = to_float(Half{low}), b = to_float(Half{static_cast<uint16_t>(low + 1)});
+    // The tie, and doubles next to it: float32 cannot tell them apart.
+    double value = (a + b) / 2;
+    const int steps = tiny(random);
+    for (int s = 0; s < std::abs(steps); ++s) value = std::nextafter(value, steps > 0 ? b : a);
+    const uint16_t expected = steps < 0 || (steps == 0 && low % 2 == 0) ? low : low + 1;
+    ASSERT_EQ(to_half(value).bits, expected) << value;
+    ASSERT_EQ(to_half(-value).bits, expected | 0x8000);
+  }
+  EXPECT_EQ(to_half(65519.999999999).bits, 0x7bff);
+  EXPECT_EQ(to_half(65520.0).bits, 0x7c00);
+  EXPECT_EQ(to_half(1e300).bits, 0x7c00);
+  EXPECT_EQ(to_half(-double{INFINITY}).bits, 0xfc00);
+  EXPECT_GT(to_half(double{NAN}).bits & 0x7fff, 0x7c00);
+}
+
+TEST(HalfPlanTest, RefusesWhatItCannotDo) {
+  HalfPlan plan;
+  EXPECT_EQ(make_half_plan(-1, DType::kFloat32, &plan), Status::kInvalidArgument);
+  EXPECT_EQ(make_half_plan(4, DType::kInt32, &plan), Status::kInvalidArgument);
+  EXPECT_EQ(make_half_plan(int64_t{1} << 61, DType::kFloat32, &plan), Status::kOverflow);
+  ASSERT_EQ(make_half_plan(0, DType::kFloat64, &plan), Status::kOk);
+  EXPECT_EQ(plan.unit_count, 0);
+}
+
+}  // namespace
+}  // namespace qvlmem
