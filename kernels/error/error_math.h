@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// How errors are summed and compared: one text for host and device.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/base/float64_bits.h"
+#include "kernels/base/macros.h"
+
+namespace qvlmem {
+
+// Sums over pairs (x, y). The squares stand for error_sq * 4^exponent and norm_sq * 4^exponent:
+// float64 values whose squares leave float64's range are summed scaled. Elsewhere exponent is 0.
+struct ErrorSums {
+  double error_sq = 0.0;   // sum of (x - y)^2
+  double norm_sq = 0.0;    // sum of x^2
+  double max_error = 0.0;  // largest |x - y|
+  double max_abs = 0.0;    // largest |x|
+  int32_t exponent = 0;
+};
+
+// Adds one pair, already scaled by 2^-exponent. A pair of which one is not finite counts nothing
+// where both are the same infinity or both NaN, else as an infinite error.
+QVLMEM_HD inline void add_error_pair(double x, double y, ErrorSums* sums) {
+  double error = fabs(x - y), magnitude = fabs(x);
+  if (!is_finite(error)) {  // scaled values do not overflow: x or y is not finite
+    const bool alike = x == y || (x != x && y != y);
+    error = alike ? 0.0 : INFINITY;
+    magnitude = 0.0;
+  }
+  sums->error_sq += error * error;
+  sums->norm_sq += magnitude * magnitude;
+  sums->max_error = error > sums->max_error ? error : sums->max_error;
+  sums->max_abs = magnitude > sums->max_abs ? magnitude : sums->max_abs;
+}
+
+QVLMEM_HD inline void add_error_sums(const ErrorSums& part, ErrorSums* total) {
+  total->max_error = part.max_error > total->max_error ? part.max_error : total->max_error;
+  total->max_abs = part.max_abs > total->max_abs ? part.max_abs : total->max_abs;
+  if (part.exponent == total->exponent) {
+    total->error_sq += part.error_sq;
+    total->norm_sq += part.norm_sq;
+    return;
+  }
+  if (part.error_sq == 0.0 && part.norm_sq == 0.0) return;
+  if (total->error_sq == 0.0 && total->norm_sq == 0.0) total->exponent = part.exponent;
+  const int32_t exponent = part.exponent > total->exponent ? part.exponent : total->exponent;
+  const int part_shift = 2 * (part.exponent - exponent);
+  const int total_shift = 2 * (total->exponent - exponent);
+  total->error_sq = ldexp(total->error_sq, total_shift) + ldexp(part.error_sq, part_shift);
+  total->norm_sq = ldexp(total->norm_sq, total_shift) + ldexp(part.norm_sq, part_shift);
+  total->exponent = exponent;
+}
+
+// error / norm, with 0/0 as 0 and error/0 as infinity.
+QVLMEM_HD inline double error_ratio(double error, double norm) {
+  return error == 0.0 ? 0.0 : error / norm;
+}
+
+// Raises *worst_sq to row's error_sq / norm_sq where that is larger; divides only then.
+QVLMEM_HD inline void raise_worst_row(const ErrorSums& row, double* worst_sq) {
+  if (row.error_sq > *worst_sq * row.norm_sq) *worst_sq = row.error_sq / row.norm_sq;
+}
+
+}  // namespace qvlmem
