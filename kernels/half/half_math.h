@@ -8,6 +8,7 @@
 #include "kernels/base/float64_bits.h"
 #include "kernels/base/float_bits.h"
 #include "kernels/base/macros.h"
+#include "kernels/base/sample.h"
 
 namespace qvlmem {
 
@@ -45,13 +46,9 @@ constexpr int64_t kHalfSampleRun = 16;
 // Up to this many elements the sample is the tensor.
 constexpr int64_t kHalfSampleAll = kHalfSampleHead + kHalfSampleRuns * kHalfSampleRun;
 
-// First element of run `run`: somewhere in its own stratum, by a Weyl sequence, so that no row
-// length is in step with it. REQUIRES: numel > kHalfSampleAll, 0 <= run < kHalfSampleRuns.
+// First element of run `run`. REQUIRES: numel > kHalfSampleAll, 0 <= run < kHalfSampleRuns.
 QVLMEM_HD inline int64_t half_sample_begin(int64_t numel, int64_t run) {
-  const int64_t stratum = numel / kHalfSampleRuns;
-  const uint64_t weyl = static_cast<uint64_t>(run) * 0x9E3779B97F4A7C15u >> 20;
-  const uint64_t slack = static_cast<uint64_t>(stratum - kHalfSampleRun + 1);
-  return run * stratum + static_cast<int64_t>(weyl % slack);
+  return sample_begin(numel, kHalfSampleRuns, run, kHalfSampleRun, run);
 }
 
 // ---- Elements ----
