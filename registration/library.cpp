@@ -53,7 +53,7 @@ class Registration {
       Library& definitions = add(Library::DEF, std::nullopt);
       register_classes(definitions);
       register_schemas(definitions);
-      register_composite(add(Library::IMPL, std::nullopt));
+      register_composite(add(Library::IMPL, c10::DispatchKey::CompositeExplicitAutograd));
       register_cpu(add(Library::IMPL, c10::DispatchKey::CPU));
       register_meta(add(Library::IMPL, c10::DispatchKey::Meta));
       register_autograd(add(Library::IMPL, c10::DispatchKey::Autograd));

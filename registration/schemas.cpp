@@ -12,14 +12,19 @@ void register_schemas(torch::Library& m) {
       "dequantize(Tensor q, Tensor scale, Tensor zero_point, SymInt[] shape, int bits=8, "
       "int group_size=0, ScalarType? dtype=None) -> Tensor");
 
-  m.def(
+  // Objects cannot be traced: this tag has torch.compile break the graph around the op, and run it
+  // as it is.
+  const auto with_objects = [&m](const char* schema) {
+    m.def(schema, {at::Tag::data_dependent_output});
+  };
+  with_objects(
       "compress(Tensor x, str method=\"auto\", *, float max_error=0.01, str bound=\"tensor\", "
       "bool symmetric=True, int group_size=128, bool adaptive_rank=True, "
       "float compression_ratio=0.5, float sparsity_threshold=0.5) "
       "-> __torch__.torch.classes.qvlmem.CompressedTensor");
-  m.def("decompress(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
-  m.def("pack(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
-  m.def(
+  with_objects("decompress(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
+  with_objects("pack(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
+  with_objects(
       "unpack(Tensor frame, Device? device=None) "
       "-> __torch__.torch.classes.qvlmem.CompressedTensor");
 
