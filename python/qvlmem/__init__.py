@@ -5,11 +5,26 @@ Importing the package loads libqvlmem.so; its operators are torch.ops.qvlmem.*, 
 torch.classes.qvlmem.*.
 """
 
+import sys
+
 from qvlmem._library import library_path, load_library
 
-load_library()
 
-from qvlmem import _fakes as _fakes  # noqa: E402  (registers for ops that exist only now)
+def _is_command_line():
+    """True in `python -m qvlmem`, whose doctor has to run where the library is missing.
+
+    While Python looks for a module to run, sys.argv[0] is '-m'.
+    """
+    pairs = zip(sys.orig_argv, sys.orig_argv[1:])
+    return sys.argv[:1] == ['-m'] and any(
+        option.startswith('-') and option.endswith('m') and module == 'qvlmem'
+        for option, module in pairs)
+
+
+if not _is_command_line():
+    load_library()
+    from qvlmem import _fakes as _fakes  # (registers for ops that exist only now)
+
 from qvlmem._codecs import compress, decompress, pack, unpack  # noqa: E402
 
 __all__ = ['compress', 'decompress', 'library_path', 'pack', 'unpack']
