@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands print with: tables and JSON on stdout, progress on stderr."""
+
+import contextlib
+import json
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+WIDTH_OF_FILES = 110  # where stdout is no terminal, whose width rich would ask for
+
+
+def output_console():
+    return Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES, highlight=False)
+
+
+def print_json(document):
+    json.dump(document, sys.stdout, indent=2, allow_nan=False)
+    print()
+
+
+def new_table(title, *columns, text=(), **options):
+    """A table of text (the first column and those in `text`) and figures; only the first wraps."""
+    table = Table(title=title, title_justify='left', title_style='bold', caption_justify='left',
+                  box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), **options)
+    for index, name in enumerate(columns):
+        left = index == 0 or name in text
+        table.add_column(name, justify='left' if left else 'right', no_wrap=index > 0, vertical='bottom')
+    return table
+
+
+def print_lines(console, *lines):
+    """Text as it is: no markup, no wrapping."""
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+class Steps:
+    """Named steps of a command, each with a bar of its own; silent where stderr is no terminal."""
+
+    def __init__(self):
+        self._progress = Progress(
+            TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+    def __enter__(self):
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._progress.stop()
+
+    @contextlib.contextmanager
+    def step(self, description, total):
+        """Yields advance(), to be called `total` times."""
+        task = self._progress.add_task(description, total=total)
+        yield lambda: self._progress.advance(task)
+        self._progress.update(task, completed=total)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Qwen3-VL checkpoints: found, checked before anything is loaded, loaded."""
+
+import json
+import math
+import pathlib
+import re
+import struct
+
+import torch
+
+from qvlmem.commands import CommandError
+from qvlmem.models import machine
+
+MODEL_TYPE = 'qwen3_vl'
+WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+HUB_FILES = ['*.json', '*.safetensors', '*.txt', '*.jinja']
+MAX_HEADER = 100 << 20  # safetensors' own limit
+# What cannot do without; each entry lists names of which one has to be there.
+NEEDED = [('config.json',), (WEIGHTS, INDEX),
+          ('preprocessor_config.json', 'processor_config.json'),
+          ('tokenizer.json', 'vocab.json'), ('tokenizer_config.json',)]
+
+
+def find_checkpoint(name):
+    """The folder of a checkpoint: `name` itself where it is one, else fetched from the hub."""
+    folder = pathlib.Path(name)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CommandError(f'{name} is a file; a model is a folder with config.json and safetensors')
+    if not re.fullmatch(r'[\w.-]*\w[\w.-]*/[\w.-]*\w[\w.-]*', name) or name.startswith('.'):
+        raise CommandError(f'there is no folder {name}')
+    return fetch_from_hub(name)
+
+
+def fetch_from_hub(name):
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (GatedRepoError, HfHubHTTPError, HFValidationError,
+                                        LocalEntryNotFoundError, RepositoryNotFoundError)
+    try:
+        # The small files first: a wrong model or one that does not fit is known before its weights.
+        folder = pathlib.Path(snapshot_download(name, allow_patterns=['*.json']))
+        read_config(folder)
+        if (folder / INDEX).is_file():
+            total = read_json(folder / INDEX).get('metadata', {}).get('total_size', 0)
+            require_memory(name, int(total))
+        return pathlib.Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except GatedRepoError:
+        raise CommandError(f'{name}: the hub asks for a login and an accepted licence') from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise CommandError(f'{name} is neither a folder here nor a model on the hub') from None
+    except LocalEntryNotFoundError:
+        raise CommandError(f'{name} is no folder here, and the hub cannot be reached; '
+                           'give the path of a folder') from None
+    except (HfHubHTTPError, OSError) as error:
+        raise CommandError(f'{name} could not be fetched from the hub: {first_line(error)}') from None
+
+
+def first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def read_json(path):
+    try:
+        document = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise CommandError(f'cannot read {path}: {error.strerror}') from None
+    except ValueError as error:
+        raise CommandError(f'{path} is not JSON: {error}') from None
+    if not isinstance(document, dict):
+        raise CommandError(f'{path} is not a JSON object')
+    return document
+
+
+def read_config(folder):
+    config = read_json(folder / 'config.json')
+    if config.get('model_type') != MODEL_TYPE:
+        raise CommandError(f'{folder} is not a Qwen3-VL: config.json has model_type '
+                           f'{config.get("model_type")!r}, expected {MODEL_TYPE!r}')
+    return config
+
+
+def check_folder(folder, dtype):
+    """Raises CommandError where `folder` is no Qwen3-VL, is damaged, lacks files or does not fit."""
+    if not (folder / 'config.json').is_file():
+        raise CommandError(f'{folder} lacks config.json: it is no model folder')
+    read_config(folder)
+    for names in NEEDED:
+        if not any((folder / name).is_file() for name in names):
+            raise CommandError(f'{folder} lacks {" or ".join(names)}')
+    require_memory(folder, bytes_needed(folder, dtype))
+
+
+def weight_files(folder):
+    if not (folder / INDEX).is_file():
+        return [folder / WEIGHTS]
+    shards = read_json(folder / INDEX).get('weight_map')
+    if not isinstance(shards, dict) or not shards:
+        raise CommandError(f'{folder / INDEX} has no weight_map')
+    return [folder / name for name in sorted(set(shards.values()))]
+
+
+def read_header(path):
+    """{tensor name: number of elements} of a safetensors file, from its header alone."""
+    try:
+        with path.open('rb') as file:
+            size = path.stat().st_size
+            length = file.read(8)
+            count = struct.unpack('<Q', length)[0] if len(length) == 8 else MAX_HEADER + 1
+            if count > min(size, MAX_HEADER):
+                raise CommandError(f'{path} is not a safetensors file')
+            header = json.loads(file.read(count))
+        header.pop('__metadata__', None)
+        numels = {name: math.prod(entry['shape']) for name, entry in header.items()}
+        end = 8 + count + max((entry['data_offsets'][1] for entry in header.values()), default=0)
+    except FileNotFoundError:
+        raise CommandError(f'{path.parent} lacks {path.name}') from None
+    except OSError as error:
+        raise CommandError(f'cannot read {path}: {error.strerror}') from None
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        raise CommandError(f'{path} has a damaged header') from None
+    if size < end:
+        raise CommandError(f'{path} is cut short: {size} bytes of {end}')
+    return numels
+
+
+def bytes_needed(folder, dtype):
+    """What a run takes, from the headers: the weights, and the largest of them three times over.
+
+    The weights are compressed one at a time; the tensor, what it is compressed to and what comes
+    back are alive together. A tenth is added for activations.
+    """
+    numels = {}
+    for path in weight_files(folder):
+        numels.update(read_header(path))
+    if not numels:
+        raise CommandError(f'{folder} has no weights')
+    return int(1.1 * dtype.itemsize * (sum(numels.values()) + 3 * max(numels.values())))
+
+
+def require_memory(name, needed):
+    available = machine.available_memory()
+    if needed > available:
+        raise CommandError(f'{name} does not fit: it needs about {needed / 2**30:.1f} GiB, '
+                           f'{available / 2**30:.1f} GiB are available')
+
+
+def load_checkpoint(folder, dtype=torch.bfloat16):
+    """(model, processor) of a folder that passed `check_folder`; nothing is fetched."""
+    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+    try:
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        model, loading = Qwen3VLForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True)
+    except Exception as error:  # transformers and safetensors raise whatever the damage leads to
+        raise CommandError(f'{folder} could not be loaded: {first_line(error)}') from error
+    for key in ('missing_keys', 'mismatched_keys'):
+        if loading.get(key):
+            names = sorted(map(str, loading[key]))
+            raise CommandError(f'{folder}: {len(names)} weights are {key.split("_")[0]}, '
+                               f'the first {names[0]}')
+    return model.eval(), processor
+
+
+def processor_inputs(processor, image, prompt):
+    """The inputs of one photograph and a prompt, in the model's own chat form where it has one."""
+    content = [{'type': 'image'}, {'type': 'text', 'text': prompt}]
+    if processor.chat_template:
+        text = processor.apply_chat_template([{'role': 'user', 'content': content}],
+                                             add_generation_prompt=True, tokenize=False)
+    else:
+        marks = processor.vision_start_token, processor.image_token, processor.vision_end_token
+        text = ''.join(marks) + prompt
+    return dict(processor(text=[text], images=[image], return_tensors='pt'))
