@@ -26,5 +26,26 @@ if not _is_command_line():
     from qvlmem import _fakes as _fakes  # (registers for ops that exist only now)
 
 from qvlmem._codecs import compress, decompress, pack, unpack  # noqa: E402
+from qvlmem.compressors import (  # noqa: E402
+    AutoCompressor,
+    QuantizationCompressor,
+    SparseCompressor,
+    SVDCompressor,
+)
+from qvlmem.hardware import create_hardware_optimized_compression_manager  # noqa: E402
+from qvlmem.manager import HierarchicalCompressionCache, MemoryCompressionManager  # noqa: E402
 
-__all__ = ['compress', 'decompress', 'library_path', 'pack', 'unpack']
+__all__ = [
+    'AutoCompressor',
+    'HierarchicalCompressionCache',
+    'MemoryCompressionManager',
+    'QuantizationCompressor',
+    'SVDCompressor',
+    'SparseCompressor',
+    'compress',
+    'create_hardware_optimized_compression_manager',
+    'decompress',
+    'library_path',
+    'pack',
+    'unpack',
+]
