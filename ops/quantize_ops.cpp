@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/quantize_ops.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include "kernels/base/checked.h"
 #include "kernels/quantize/quantize.h"
 #include "ops/base/check.h"
+#include "ops/base/parallel.h"
 
 namespace qvlmem::ops {
 namespace {
@@ -71,7 +71,7 @@ void widen(QuantizeRange* into, const QuantizeRange& range) {
 std::vector<QuantizeRange> group_ranges(const QuantizePlan& plan, const void* x, DType dtype) {
   std::vector<QuantizeRange> ranges(plan.group_count);
   std::mutex mutex;
-  at::parallel_for(0, plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
     constexpr int64_t kBatch = 64;
     QuantizeRange batch[kBatch];
     QuantizeRange pending;
@@ -119,7 +119,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize_cpu(const at::Tensor& x,
   const uint64_t* seed_or_null = rounding_seed ? &seed : nullptr;
   std::atomic<bool> finite{true};
   if (plan.fused && plan.unit_count > 0) {
-    at::parallel_for(0, plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
+    parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
       const Status status = quantize_encode_cpu(plan, data, dtype, begin, end, seed_or_null,
                                                 q.mutable_data_ptr(), scales, zeros);
       if (status != Status::kOk) finite.store(false, std::memory_order_relaxed);
@@ -134,7 +134,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize_cpu(const at::Tensor& x,
       scales[g] = group.scale;
       if (!symmetric) zeros[g] = group.zero_point;
     }
-    at::parallel_for(0, plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
+    parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
       quantize_encode_scaled_cpu(plan, data, dtype, begin, end, seed_or_null, scales, zeros,
                                  q.mutable_data_ptr());
     });
@@ -183,7 +183,7 @@ at::Tensor dequantize_cpu(const at::Tensor& q, const at::Tensor& scale,
   at::Tensor y = at::empty(shape, q.options().dtype(result));
   const at::Tensor values = q.contiguous(), scales = scale.contiguous();
   const at::Tensor zeros = zero_point.contiguous();
-  at::parallel_for(0, plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
     qvlmem::dequantize_cpu(plan, values.const_data_ptr(), scales.const_data_ptr<float>(),
                            symmetric ? nullptr : zeros.const_data_ptr<int32_t>(), begin, end,
                            y.mutable_data_ptr(), kernel_dtype("dequantize", result));

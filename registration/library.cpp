@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/memory/config.h"
 #include "registration/tables.h"
 
 namespace qvlmem::registration {
@@ -40,6 +41,14 @@ std::string path_of_this_library() {
   return dladdr(reinterpret_cast<void*>(&report_error), &info) != 0 ? info.dli_fname : "?";
 }
 
+// QVLMEM_ALLOC_CONF holds from the start. A bad one is an error of the first call that asks for it.
+void read_environment() {
+  try {
+    process_config();
+  } catch (const c10::Error&) {
+  }
+}
+
 class Registration {
  public:
   Registration() noexcept {
@@ -57,6 +66,7 @@ class Registration {
       register_cpu(add(Library::IMPL, c10::DispatchKey::CPU));
       register_meta(add(Library::IMPL, c10::DispatchKey::Meta));
       register_autograd(add(Library::IMPL, c10::DispatchKey::Autograd));
+      read_environment();
     } catch (const std::exception& error) {
       libraries_.clear();
       report_error(std::string("qvlmem: the library could not be registered: ") + error.what());

@@ -2,11 +2,13 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <limits>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "ops/base/parallel.h"
 #include "ops/memory/config.h"
 #include "ops/memory/hierarchical_cache.h"
 #include "ops/memory/manager.h"
@@ -59,6 +61,31 @@ TEST(ConfigTest, ErrorsNameKeyValueAndWhatIsAccepted) {
   }
   EXPECT_NE(error_of("colour:red").find("unknown key 'colour'"), std::string::npos);
   EXPECT_NE(error_of("bound").find("has no value"), std::string::npos);
+}
+
+TEST(ThreadsTest, TheLimitHoldsForThisThreadWhileTheGuardLives) {
+  const auto pieces = [] {
+    std::atomic<int> count{0};
+    ops::parallel_units(1000, 1, [&](int64_t begin, int64_t end) {
+      EXPECT_LT(begin, end);
+      ++count;
+    });
+    return count.load();
+  };
+  const int before = at::get_num_threads();
+  at::set_num_threads(2);
+  EXPECT_EQ(pieces(), 2);
+  {
+    const ops::ThreadLimitGuard guard(1);
+    EXPECT_EQ(pieces(), 1);
+    const ops::ThreadLimitGuard inner(0);
+    EXPECT_EQ(pieces(), 2);
+  }
+  ops::set_process_thread_limit(1);
+  EXPECT_EQ(pieces(), 1);
+  ops::set_process_thread_limit(0);
+  EXPECT_EQ(pieces(), 2);
+  at::set_num_threads(before);
 }
 
 TEST(ManagerTest, CountsWhatItDid) {

@@ -9,6 +9,8 @@
 #include <mutex>
 #include <vector>
 
+#include "ops/base/parallel.h"
+
 namespace qvlmem {
 namespace {
 
@@ -145,6 +147,7 @@ struct ProcessConfig {
     const char* text = std::getenv("QVLMEM_ALLOC_CONF");
     if (text != nullptr) config = config.overlaid(text, "the variable QVLMEM_ALLOC_CONF");
     has_read_environment = true;
+    ops::set_process_thread_limit(config.threads());
   }
 };
 
@@ -210,6 +213,7 @@ void configure(const std::string& text) {
   const std::lock_guard<std::mutex> lock(state.mutex);
   state.read_environment();
   state.config = state.config.overlaid(text, "conf");
+  ops::set_process_thread_limit(state.config.threads());
 }
 
 int64_t physical_memory_bytes() {

@@ -51,7 +51,7 @@ at::Tensor HierarchicalCache::get(const std::string& key) {
   TORCH_CHECK_INDEX(c != nullptr,
                     "qvlmem::HierarchicalCache.get: expected a key that is stored, got '", key,
                     "'");
-  return CompressionManager::decompress_counted(c, statistics_.get());
+  return CompressionManager::decompress_counted(c, config_, statistics_.get());
 }
 
 bool HierarchicalCache::contains(const std::string& key) const {

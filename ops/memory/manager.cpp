@@ -3,6 +3,7 @@
 
 #include <chrono>
 
+#include "ops/base/parallel.h"
 #include "ops/select/select.h"
 
 namespace qvlmem {
@@ -24,6 +25,7 @@ CompressedTensorPtr CompressionManager::compress_counted(const at::Tensor& x,
   CompressOptions options;
   options.max_error = config.max_error();
   options.bound = config.bound();
+  const ops::ThreadLimitGuard guard(config.threads());
   const auto begin = std::chrono::steady_clock::now();
   CompressedTensorPtr c = compress(x, method == "auto" ? config.value("method") : method, options);
   statistics->count_compression(c->original_nbytes(), c->nbytes(), seconds_since(begin));
@@ -31,7 +33,8 @@ CompressedTensorPtr CompressionManager::compress_counted(const at::Tensor& x,
 }
 
 at::Tensor CompressionManager::decompress_counted(const CompressedTensorPtr& c,
-                                                  Statistics* statistics) {
+                                                  const Config& config, Statistics* statistics) {
+  const ops::ThreadLimitGuard guard(config.threads());
   const auto begin = std::chrono::steady_clock::now();
   at::Tensor x = c->decompress();
   statistics->count_decompression(seconds_since(begin));

@@ -24,13 +24,14 @@ class CompressionManager final : public torch::CustomClassHolder {
     return compress_counted(x, method, config_, statistics_.get());
   }
   at::Tensor decompress_tensor(const CompressedTensorPtr& c) {
-    return decompress_counted(c, statistics_.get());
+    return decompress_counted(c, config_, statistics_.get());
   }
 
   // The same for somebody with a configuration and statistics of his own.
   static CompressedTensorPtr compress_counted(const at::Tensor& x, const std::string& method,
                                               const Config& config, Statistics* statistics);
-  static at::Tensor decompress_counted(const CompressedTensorPtr& c, Statistics* statistics);
+  static at::Tensor decompress_counted(const CompressedTensorPtr& c, const Config& config,
+                                       Statistics* statistics);
 
   c10::Dict<std::string, double> get_compression_stats() const { return statistics_->as_dict(); }
   void reset_stats() { statistics_->reset(); }

@@ -45,6 +45,18 @@ target_include_directories(qvlmem_torch SYSTEM INTERFACE
   ${QVLMEM_TORCH_ROOT}/include ${QVLMEM_TORCH_ROOT}/include/torch/csrc/api/include)
 target_link_libraries(qvlmem_torch INTERFACE
   ${QVLMEM_TORCH_ROOT}/lib/libtorch_cpu.so ${QVLMEM_TORCH_ROOT}/lib/libc10.so)
+
+# at::parallel_for is a template over OpenMP: without the compiler's OpenMP it is a plain loop, silently. The
+# runtime must be PyTorch's own, or torch.set_num_threads would not reach it. ThreadSanitizer does not
+# understand libgomp, and clang does not compile for it: those builds keep the plain loop.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND NOT QVLMEM_SANITIZE MATCHES "thread")
+  target_compile_options(qvlmem_torch INTERFACE -fopenmp)
+  if(EXISTS ${QVLMEM_TORCH_ROOT}/lib/libgomp.so.1)
+    target_link_libraries(qvlmem_torch INTERFACE ${QVLMEM_TORCH_ROOT}/lib/libgomp.so.1)
+  else()
+    target_link_options(qvlmem_torch INTERFACE -fopenmp)
+  endif()
+endif()
 if(QVLMEM_TORCH_VERSION VERSION_LESS 2.9)
   target_compile_features(qvlmem_torch INTERFACE cxx_std_17)
 else()
