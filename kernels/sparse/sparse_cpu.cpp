@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/sparse/sparse.h"
+#include "kernels/sparse/sparse_scatter_simd.h"
+#include "kernels/sparse/sparse_simd.h"
+
+namespace qvlmem {
+namespace {
+
+const char* unit_of(const SparsePlan& plan, const void* x, int64_t unit) {
+  return static_cast<const char*>(x) + unit * kSparseUnit * plan.element_bytes;
+}
+
+uint32_t bits_at(const SparsePlan& plan, const void* values, int64_t i) {
+  uint32_t bits = 0;
+  std::memcpy(&bits, static_cast<const char*>(values) + i * plan.element_bytes,
+              static_cast<size_t>(plan.element_bytes));
+  return bits;
+}
+
+// Elements of the unit that lie before the rule's boundary.
+int64_t before_boundary(const SparsePlan& plan, const SparseRule& rule, int64_t unit) {
+  const int64_t rest = rule.boundary - unit * kSparseUnit;
+  return std::clamp<int64_t>(rest, 0, sparse_unit_numel(plan, unit));
+}
+
+// Removes the ties behind the boundary from a unit gathered with all of them.
+void drop_late_ties(const SparsePlan& plan, const SparseRule& rule, int64_t unit,
+                    SparseScratch* scratch) {
+  const int64_t origin = unit * kSparseUnit;
+  int64_t kept = 0;
+  for (int64_t k = 0; k < scratch->count; ++k) {
+    const uint32_t bits = bits_at(plan, scratch->values, k);
+    if (!sparse_keeps(bits, origin + scratch->positions[k], rule)) continue;
+    scratch->positions[kept] = scratch->positions[k];
+    std::memcpy(scratch->values + kept * plan.element_bytes, &bits,
+                static_cast<size_t>(plan.element_bytes));
+    ++kept;
+  }
+  scratch->count = kept;
+}
+
+void bits_of_positions(SparseScratch* scratch) {
+  std::memset(scratch->bits, 0, sizeof(scratch->bits));
+  for (int64_t k = 0; k < scratch->count; ++k) {
+    const uint32_t position = scratch->positions[k];
+    scratch->bits[position / 8] |= static_cast<uint8_t>(1u << (position % 8));
+  }
+}
+
+template <class Index>
+Status densify(const SparsePlan& plan, const Index* indices, const void* values, int64_t nnz,
+               int64_t unit_begin, int64_t unit_end, void* y) {
+  const auto scatter = QVLMEM_SIMD_PICK(sparse_scatter_run);
+  const SparsePositions kind =
+      sizeof(Index) == 4 ? SparsePositions::kInt32 : SparsePositions::kInt64;
+  // Whatever the order of indices, neighbouring units agree on where one ends and the next begins,
+  // so every entry is looked at by just one of them.
+  const auto first_of = [&](int64_t unit) {
+    if (unit == 0) return int64_t{0};
+    if (unit == plan.unit_count) return nnz;
+    const auto before = [](Index index, int64_t bound) { return index < bound; };
+    const Index* found = std::lower_bound(indices, indices + nnz, unit * kSparseUnit, before);
+    return static_cast<int64_t>(found - indices);
+  };
+  int64_t first = first_of(unit_begin);
+  for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
+    const int64_t limit = first_of(unit + 1);
+    const int64_t begin = unit * kSparseUnit;
+    first = scatter(indices, kind, 0, first, limit, values, plan.element_bytes, begin,
+                    begin + sparse_unit_numel(plan, unit), sparse_streams(plan), y);
+    if (first != limit) return Status::kCorrupt;
+  }
+  return Status::kOk;
+}
+
+}  // namespace
+
+void sparse_count_keys_cpu(const SparsePlan& plan, const void* x, int64_t unit_begin,
+                           int64_t unit_end, uint32_t key_mask, uint32_t low, uint32_t high,
+                           int64_t* counts) noexcept {
+  const auto count = QVLMEM_SIMD_PICK(sparse_count_run);
+  for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
+    const size_t n = static_cast<size_t>(sparse_unit_numel(plan, unit));
+    counts[unit - unit_begin] = static_cast<int64_t>(
+        count(unit_of(plan, x, unit), plan.element_bytes, n, key_mask, low, high));
+  }
+}
+
+void sparse_count_kept_cpu(const SparsePlan& plan, const SparseRule& rule, const void* x,
+                           int64_t unit_begin, int64_t unit_end, int64_t* counts) noexcept {
+  const auto count = QVLMEM_SIMD_PICK(sparse_count_run);
+  for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
+    const char* values = unit_of(plan, x, unit);
+    const size_t n = static_cast<size_t>(sparse_unit_numel(plan, unit));
+    const size_t ties = static_cast<size_t>(before_boundary(plan, rule, unit));
+    const size_t early =
+        ties == 0 ? 0 : count(values, plan.element_bytes, ties, rule.key_mask, rule.cut, rule.cut);
+    const size_t above =
+        count(values, plan.element_bytes, n, rule.key_mask, rule.cut + 1, rule.key_mask);
+    counts[unit - unit_begin] = static_cast<int64_t>(early + above);
+  }
+}
+
+void sparse_histogram_cpu(const SparsePlan& plan, const void* x, int64_t unit_begin,
+                          int64_t unit_end, const SparseKeyRange& range,
+                          SparseHistogram* histogram) noexcept {
+  const auto count = QVLMEM_SIMD_PICK(sparse_histogram_run);
+  const uint32_t mask = sparse_magnitude_mask(plan.dtype);
+  // 32-bit counts hold this many units.
+  constexpr int64_t kUnits = (int64_t{1} << 31) / kSparseUnit;
+  for (int64_t begin = unit_begin; begin < unit_end; begin += kUnits) {
+    SparseRunHistogram part{};
+    for (int64_t unit = begin; unit < std::min(begin + kUnits, unit_end); ++unit) {
+      const size_t n = static_cast<size_t>(sparse_unit_numel(plan, unit));
+      count(unit_of(plan, x, unit), plan.element_bytes, n, mask, range, &part);
+    }
+    histogram->below += part.below;
+    for (int bin = 0; bin < kSparseBins; ++bin) {
+      histogram->bins[bin] += int64_t{part.bins[0][bin]} + part.bins[1][bin];
+    }
+  }
+}
+
+int64_t sparse_boundary_cpu(const SparsePlan& plan, const void* x, int64_t unit, uint32_t key,
+                            int64_t nth) noexcept {
+  const char* values = unit_of(plan, x, unit);
+  const uint32_t mask = sparse_magnitude_mask(plan.dtype);
+  int64_t i = 0;
+  while (nth > 0) nth -= (bits_at(plan, values, i++) & mask) == key;
+  return unit * kSparseUnit + i;
+}
+
+void sparse_gather_cpu(const SparsePlan& plan, const SparseRule& rule, const void* x, int64_t unit,
+                       bool as_bits, SparseScratch* scratch) noexcept {
+  const auto gather = QVLMEM_SIMD_PICK(sparse_gather_run);
+  const int64_t n = sparse_unit_numel(plan, unit);
+  const int64_t ties = before_boundary(plan, rule, unit);
+  const bool split = ties > 0 && ties < n;  // at most one unit
+  const uint32_t cut = ties > 0 ? rule.cut - 1 : rule.cut;
+  scratch->count = static_cast<int64_t>(
+      gather(unit_of(plan, x, unit), plan.element_bytes, static_cast<size_t>(n), rule.key_mask, cut,
+             scratch->values, scratch->positions, as_bits && !split ? scratch->bits : nullptr,
+             &scratch->largest_key));
+  if (split) {
+    drop_late_ties(plan, rule, unit, scratch);
+    if (as_bits) bits_of_positions(scratch);
+  }
+}
+
+void sparse_place_cpu(const SparsePlan& plan, const SparseScratch& scratch, int64_t unit,
+                      int64_t offset, void* indices, void* values) noexcept {
+  const bool stream = sparse_streams(plan);
+  const int64_t base = unit * kSparseUnit;
+  if (sparse_wide_indices(plan.numel)) {
+    int64_t* out = static_cast<int64_t*>(indices) + offset;
+    for (int64_t k = 0; k < scratch.count; ++k) out[k] = base + scratch.positions[k];
+  } else {
+    QVLMEM_SIMD_PICK(sparse_place_run)
+    (scratch.positions, static_cast<size_t>(scratch.count), static_cast<int32_t>(base), stream,
+     static_cast<int32_t*>(indices) + offset);
+  }
+  char* out = static_cast<char*>(values) + offset * plan.element_bytes;
+  const size_t bytes = static_cast<size_t>(scratch.count * plan.element_bytes);
+  if (stream) {
+    QVLMEM_SIMD_PICK(sparse_stream_copy)(scratch.values, bytes, out);
+  } else {
+    std::memcpy(out, scratch.values, bytes);
+  }
+}
+
+Status sparse_densify_cpu(const SparsePlan& plan, const int32_t* indices, const void* values,
+                          int64_t nnz, int64_t unit_begin, int64_t unit_end, void* y) noexcept {
+  return densify(plan, indices, values, nnz, unit_begin, unit_end, y);
+}
+
+Status sparse_densify_cpu(const SparsePlan& plan, const int64_t* indices, const void* values,
+                          int64_t nnz, int64_t unit_begin, int64_t unit_end, void* y) noexcept {
+  return densify(plan, indices, values, nnz, unit_begin, unit_end, y);
+}
+
+}  // namespace qvlmem

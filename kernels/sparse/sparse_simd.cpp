@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/sparse/sparse_simd.h"
+
+#include "kernels/base/simd.h"
+
+QVLMEM_SIMD_BEGIN
+namespace {
+
+constexpr size_t N = kLanes32;
+
+// ---- Elements as 32-bit lanes ----
+
+HWY_INLINE VU32 load_bits(const uint32_t* p) { return hn::LoadU(DU32(), p); }
+
+HWY_INLINE VU32 load_bits(const uint16_t* p) {
+  return hn::PromoteTo(DU32(), hn::LoadU(DU16Half(), p));
+}
+
+template <bool kStream>
+HWY_INLINE void store_bits(VU32 v, uint32_t* p) {
+  if (kStream) {
+    hn::Stream(v, DU32(), p);
+  } else {
+    hn::StoreU(v, DU32(), p);
+  }
+}
+
+template <bool kStream>
+HWY_INLINE void store_bits(VU32 v, uint16_t* p) {
+  const auto bits = hn::TruncateTo(DU16Half(), v);
+  if (kStream) {
+    hn::Stream(bits, DU16Half(), p);
+  } else {
+    hn::StoreU(bits, DU16Half(), p);
+  }
+}
+
+// ---- Compressing and expanding one vector ----
+
+#if HWY_TARGET == HWY_AVX2
+// Lane orders for each byte of mask bits. Highway's own compress keeps such a table on the stack,
+// where g++ 12 fills it anew for every vector.
+struct LaneTables {
+  uint64_t gather[256];  // the lanes whose bit is set, in order
+  uint64_t spread[256];  // for each lane the number of set bits below it
+  constexpr LaneTables() : gather(), spread() {
+    for (uint32_t byte = 0; byte < 256; ++byte) {
+      uint64_t rank = 0;
+      for (uint64_t lane = 0; lane < 8; ++lane) {
+        spread[byte] |= rank << (8 * lane);
+        if (((byte >> lane) & 1) == 0) continue;
+        gather[byte] |= lane << (8 * rank);
+        ++rank;
+      }
+    }
+  }
+};
+constexpr LaneTables kLaneTables;
+
+HWY_INLINE __m256i lane_order(const uint64_t& bytes) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&bytes)));
+}
+#endif
+
+#if HWY_TARGET != HWY_SCALAR
+// Moves the lanes of a mask to the front.
+class Compressor {
+ public:
+  HWY_INLINE explicit Compressor(hn::Mask<DU32> keep) {
+#if HWY_TARGET == HWY_AVX2
+    bits_ = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(keep.raw)));
+    order_ = lane_order(kLaneTables.gather[bits_]);
+#else
+    keep_ = keep.raw;
+    bits_ = static_cast<uint32_t>(keep.raw);
+#endif
+  }
+
+  HWY_INLINE VU32 apply(VU32 v) const {
+#if HWY_TARGET == HWY_AVX2
+    return VU32{_mm256_permutevar8x32_epi32(v.raw, order_)};
+#else
+    return VU32{_mm512_maskz_compress_epi32(keep_, v.raw)};
+#endif
+  }
+
+  HWY_INLINE size_t count() const { return hwy::PopCount(static_cast<uint64_t>(bits_)); }
+
+  // base + lane of each set bit.
+  HWY_INLINE void store_positions(uint16_t base, uint16_t* positions) const {
+#if HWY_TARGET == HWY_AVX2
+    const __m128i order =
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kLaneTables.gather[bits_]));
+    const hn::Vec<DU16Half> lanes{_mm_cvtepu8_epi16(order)};
+#else
+    const auto lanes = hn::TruncateTo(DU16Half(), apply(hn::Iota(DU32(), 0)));
+#endif
+    hn::StoreU(hn::Add(lanes, hn::Set(DU16Half(), base)), DU16Half(), positions);
+  }
+
+  HWY_INLINE void store_bits(uint8_t* bits) const { memcpy(bits, &bits_, N / 8); }
+
+ private:
+  uint32_t bits_;
+#if HWY_TARGET == HWY_AVX2
+  __m256i order_;
+#else
+  __mmask16 keep_;
+#endif
+};
+
+// Spreads the first values over the lanes whose bit is set, zero elsewhere.
+template <class T>
+HWY_INLINE VU32 expand(uint32_t mask, const T* values) {
+  const VU32 v = load_bits(values);
+#if HWY_TARGET == HWY_AVX2
+  const __m256i order = lane_order(kLaneTables.spread[mask]);
+  const __m256i lane_bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const __m256i own = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), lane_bit);
+  return VU32{_mm256_and_si256(_mm256_permutevar8x32_epi32(v.raw, order),
+                               _mm256_cmpeq_epi32(own, lane_bit))};
+#else
+  return VU32{_mm512_maskz_expand_epi32(static_cast<__mmask16>(mask), v.raw)};
+#endif
+}
+#endif
+
+// ---- Counting ----
+
+template <class T>
+size_t count_run(const T* x, size_t n, uint32_t key_mask, uint32_t low, uint32_t high) {
+  size_t count = 0, i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::ScalableTag<T> d;
+  constexpr size_t kLanes = hn::MaxLanes(hn::ScalableTag<T>());
+  const auto mask = hn::Set(d, static_cast<T>(key_mask));
+  const auto start = hn::Set(d, static_cast<T>(low));
+  const auto width = hn::Set(d, static_cast<T>(high - low));
+  const auto inside = [&](const T* p) HWY_ATTR {
+    const auto offset = hn::Sub(hn::And(hn::LoadU(d, p), mask), start);
+    return hn::VecFromMask(d, hn::Eq(hn::Min(offset, width), offset));
+  };
+  // A lane holds 2^16 - 1 at most: n is a unit's.
+  auto count0 = hn::Zero(d), count1 = count0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    count0 = hn::Sub(count0, inside(x + i));
+    count1 = hn::Sub(count1, inside(x + i + kLanes));
+  }
+  HWY_ALIGN T lanes[kLanes];
+  hn::Store(hn::Add(count0, count1), d, lanes);
+  for (size_t k = 0; k < kLanes; ++k) count += lanes[k];
+#endif
+  for (; i < n; ++i) count += (x[i] & key_mask) - low <= high - low;
+  return count;
+}
+
+template <class T>
+void histogram_run(const T* x, size_t n, uint32_t key_mask, SparseKeyRange range,
+                   SparseRunHistogram* histogram) {
+  constexpr size_t kPiece = 1024;
+  HWY_ALIGN uint32_t inside[kPiece + N];
+  const uint32_t width = static_cast<uint32_t>(kSparseBins) << range.shift;
+  size_t below = 0;
+  for (size_t begin = 0; begin < n; begin += kPiece) {
+    const size_t end = HWY_MIN(begin + kPiece, n);
+    size_t i = begin, count = 0;
+#if HWY_TARGET != HWY_SCALAR
+    const DU32 du;
+    const VU32 mask = hn::Set(du, key_mask), low = hn::Set(du, range.low);
+    const VU32 vwidth = hn::Set(du, width);
+    for (; i + N <= end; i += N) {
+      const VU32 key = hn::And(load_bits(x + i), mask);
+      const VU32 offset = hn::Sub(key, low);
+      const Compressor in_range(hn::Gt(vwidth, offset));
+      below += hn::CountTrue(du, hn::Gt(low, key));
+      hn::StoreU(in_range.apply(offset), du, inside + count);
+      count += in_range.count();
+    }
+#endif
+    for (; i < end; ++i) {
+      const uint32_t key = x[i] & key_mask;
+      below += key < range.low;
+      inside[count] = key - range.low;
+      count += key - range.low < width;
+    }
+    for (size_t k = 0; k < count; ++k) ++histogram->bins[k & 1][inside[k] >> range.shift];
+  }
+  histogram->below += static_cast<uint32_t>(below);
+}
+
+// ---- Gathering ----
+
+template <bool kBits, class T>
+size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, T* values,
+                  uint16_t* positions, uint8_t* bits, uint32_t* largest_key) {
+  size_t i = 0, count = 0;
+  uint32_t largest = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const DU32 du;
+  const VU32 mask = hn::Set(du, key_mask), vcut = hn::Set(du, cut);
+  VU32 top = hn::Zero(du);
+  for (; i + N <= n; i += N) {
+    const VU32 v = load_bits(x + i);
+    const VU32 key = hn::And(v, mask);
+    const Compressor keep(hn::Gt(key, vcut));
+    top = hn::Max(top, key);
+    // In registers, then a whole store: compressing into memory is microcoded on AMD's Zen 4.
+    store_bits<false>(keep.apply(v), values + count);
+    if (kBits) {
+      keep.store_bits(bits + i / 8);
+    } else {
+      keep.store_positions(static_cast<uint16_t>(i), positions + count);
+    }
+    count += keep.count();
+  }
+  HWY_ALIGN uint32_t lanes[N];
+  hn::Store(top, du, lanes);
+  for (size_t k = 0; k < N; ++k) largest = HWY_MAX(largest, lanes[k]);
+#endif
+  for (uint32_t byte = 0; i < n; ++i) {
+    const uint32_t key = x[i] & key_mask;
+    const bool keep = key > cut;
+    largest = HWY_MAX(largest, key);
+    values[count] = x[i];
+    if (kBits) {
+      byte = (i % 8 == 0 ? 0 : byte) | static_cast<uint32_t>(keep) << (i % 8);
+      bits[i / 8] = static_cast<uint8_t>(byte);
+    } else {
+      positions[count] = static_cast<uint16_t>(i);
+    }
+    count += keep;
+  }
+  *largest_key = largest;
+  return count;
+}
+
+template <class T>
+size_t gather_typed(const T* x, size_t n, uint32_t key_mask, uint32_t cut, T* values,
+                    uint16_t* positions, uint8_t* bits, uint32_t* largest_key) {
+  return bits != nullptr
+             ? gather_run<true>(x, n, key_mask, cut, values, positions, bits, largest_key)
+             : gather_run<false>(x, n, key_mask, cut, values, positions, bits, largest_key);
+}
+
+// ---- Expanding ----
+
+template <class T>
+HWY_INLINE size_t expand_byte(uint32_t byte, const T* values, size_t n, T* y) {
+  size_t used = 0;
+  for (size_t lane = 0; lane < n; ++lane) {
+    y[lane] = (byte >> lane) & 1 ? values[used++] : T{0};
+  }
+  return used;
+}
+
+template <bool kStream, class T>
+void expand_run(const uint8_t* bits, const T* values, size_t room, size_t n, T* y) {
+  size_t i = 0;
+#if HWY_TARGET == HWY_SCALAR
+  static_cast<void>(room);  // reads one at a time
+#else
+  for (; i + 64 <= n && room >= 64; i += 64) {
+    uint64_t word;
+    memcpy(&word, bits + i / 8, 8);
+    room -= hwy::PopCount(word);
+    for (size_t k = 0; k < 64; k += N, word >>= N) {
+      const uint32_t mask = static_cast<uint32_t>(word & ((uint64_t{1} << N) - 1));
+      store_bits<kStream>(expand(mask, values), y + i + k);
+      values += hwy::PopCount(uint64_t{mask});
+    }
+  }
+#endif
+  for (; i < n; i += 8) values += expand_byte(bits[i / 8], values, HWY_MIN(n - i, 8), y + i);
+}
+
+template <class T>
+void expand_typed(const uint8_t* bits, const T* values, size_t room, size_t n, bool stream, T* y) {
+  if (stream && can_stream(y)) {
+    expand_run<true>(bits, values, room, n, y);
+  } else {
+    expand_run<false>(bits, values, room, n, y);
+  }
+}
+
+}  // namespace
+
+size_t sparse_count_run(const void* x, int64_t element_bytes, size_t n, uint32_t key_mask,
+                        uint32_t low, uint32_t high) {
+  if (element_bytes == 2) {
+    return count_run(static_cast<const uint16_t*>(x), n, key_mask, low, high);
+  }
+  return count_run(static_cast<const uint32_t*>(x), n, key_mask, low, high);
+}
+
+void sparse_histogram_run(const void* x, int64_t element_bytes, size_t n, uint32_t key_mask,
+                          SparseKeyRange range, SparseRunHistogram* histogram) {
+  if (element_bytes == 2) {
+    histogram_run(static_cast<const uint16_t*>(x), n, key_mask, range, histogram);
+  } else {
+    histogram_run(static_cast<const uint32_t*>(x), n, key_mask, range, histogram);
+  }
+}
+
+size_t sparse_gather_run(const void* x, int64_t element_bytes, size_t n, uint32_t key_mask,
+                         uint32_t cut, void* values, uint16_t* positions, uint8_t* bits,
+                         uint32_t* largest_key) {
+  if (element_bytes == 2) {
+    return gather_typed(static_cast<const uint16_t*>(x), n, key_mask, cut,
+                        static_cast<uint16_t*>(values), positions, bits, largest_key);
+  }
+  return gather_typed(static_cast<const uint32_t*>(x), n, key_mask, cut,
+                      static_cast<uint32_t*>(values), positions, bits, largest_key);
+}
+
+void sparse_place_run(const uint16_t* positions, size_t n, int32_t base, bool stream,
+                      int32_t* indices) {
+  size_t i = 0;
+  const auto one = [&]() HWY_ATTR {
+    indices[i] = base + positions[i];
+    ++i;
+  };
+  const DI32 di;
+  const VI32 vbase = hn::Set(di, base);
+  const auto vector = [&]() HWY_ATTR {
+    return hn::Add(hn::BitCast(di, load_bits(positions + i)), vbase);
+  };
+  if (stream) {
+    // From a whole cache line on, so that no line is written in two ways.
+    while (i < n && (reinterpret_cast<uintptr_t>(indices + i) & 63) != 0) one();
+    constexpr size_t kLine = 64 / sizeof(int32_t);
+    for (; i + kLine <= n;) {
+      for (size_t k = 0; k < kLine; k += N, i += N) hn::Stream(vector(), di, indices + i);
+    }
+  } else {
+    for (; i + N <= n; i += N) hn::StoreU(vector(), di, indices + i);
+  }
+  while (i < n) one();
+}
+
+void sparse_stream_copy(const void* from, size_t bytes, void* to) {
+#if HWY_TARGET == HWY_SCALAR
+  memcpy(to, from, bytes);
+#else
+  const hn::ScalableTag<uint8_t> d8;
+  constexpr size_t kStep = hn::MaxLanes(hn::ScalableTag<uint8_t>());
+  const uint8_t* source = static_cast<const uint8_t*>(from);
+  uint8_t* target = static_cast<uint8_t*>(to);
+  const size_t to_line = -reinterpret_cast<uintptr_t>(target) & 63;
+  const size_t head = HWY_MIN(to_line, bytes);
+  memcpy(target, source, head);
+  const size_t end = head + ((bytes - head) & ~size_t{63});
+  for (size_t i = head; i < end; i += kStep) {
+    hn::Stream(hn::LoadU(d8, source + i), d8, target + i);
+  }
+  memcpy(target + end, source + end, bytes - end);
+#endif
+}
+
+void sparse_expand_run(const uint8_t* bits, const void* values, size_t room, int64_t element_bytes,
+                       size_t n, bool stream, void* y) {
+  if (element_bytes == 2) {
+    expand_typed(bits, static_cast<const uint16_t*>(values), room, n, stream,
+                 static_cast<uint16_t*>(y));
+  } else {
+    expand_typed(bits, static_cast<const uint32_t*>(values), room, n, stream,
+                 static_cast<uint32_t*>(y));
+  }
+}
+
+QVLMEM_SIMD_END

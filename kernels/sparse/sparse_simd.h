@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vector loops of sparse. Elements are bit patterns of 4 or 2 bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/base/isa.h"
+#include "kernels/sparse/sparse_select.h"
+
+namespace qvlmem {
+
+// A histogram of one call's elements; two rows, so that equal keys in a row do not wait for each
+// other's store.
+struct SparseRunHistogram {
+  uint32_t below;
+  uint32_t bins[2][kSparseBins];
+};
+
+QVLMEM_SIMD_DECLARE(
+    // Elements whose bits & key_mask lie in low..high. REQUIRES: n <= 65536.
+    size_t sparse_count_run(const void* x, int64_t element_bytes, size_t n, uint32_t key_mask,
+                            uint32_t low, uint32_t high);
+    // Adds n elements to *histogram.
+    void sparse_histogram_run(const void* x, int64_t element_bytes, size_t n, uint32_t key_mask,
+                              SparseKeyRange range, SparseRunHistogram* histogram);
+    // Gathers the elements whose key is above cut: their values and either (bits is null) their
+    // positions 0..n - 1 or a bit for each of the n elements, the last byte padded with 0. Returns
+    // how many; *largest_key is that of all. Vector stores run up to 64 bytes beyond. REQUIRES:
+    // n <= 65536.
+    size_t sparse_gather_run(const void* x, int64_t element_bytes, size_t n, uint32_t key_mask,
+                             uint32_t cut, void* values, uint16_t* positions, uint8_t* bits,
+                             uint32_t* largest_key);
+    // indices[i] = base + positions[i].
+    void sparse_place_run(const uint16_t* positions, size_t n, int32_t base, bool stream,
+                          int32_t* indices);
+    // memcpy that does not fill the cache with what it writes.
+    void sparse_stream_copy(const void* from, size_t bytes, void* to);
+    // Spreads values over n elements of y: the next one where a bit is set, zero elsewhere.
+    // `room`: elements that may be read at values, at least the number of set bits.
+    void sparse_expand_run(const uint8_t* bits, const void* values, size_t room,
+                           int64_t element_bytes, size_t n, bool stream, void* y);)
+
+}  // namespace qvlmem
