@@ -102,6 +102,59 @@ TEST(SparseHostileTest, RefusesHostileIndexBytes) {
   }
 }
 
+// What adds up all the same: only one index says the same thing.
+TEST(SparseHostileTest, RefusesASecondWayToSayTheSame) {
+  const int64_t n = 3 * kSparseBlock + 5;
+  std::vector<float> x(n, 0.0f);
+  std::fill(x.begin(), x.begin() + kSparseBlock, 1.0f);
+  x[n - 1] = 2.0f;
+  const SparseRule rule = sparse_nonzero_rule(DType::kFloat32, true);
+  auto scratch = std::make_unique<SparseScratch>();
+  for_each_isa([&](Isa) {
+    SparsePlan plan;
+    ASSERT_EQ(make_sparse_plan(n, DType::kFloat32, &plan), Status::kOk);
+    const auto offsets = offsets_of(plan, rule, x.data());
+    std::vector<float> y(n);
+    std::vector<uint8_t> index;
+    const auto encode = [&](SparseForm form) {
+      EXPECT_EQ(set_sparse_layout(offsets.back(), form, &plan), Status::kOk);
+      index.resize(plan.index_bytes);
+      std::vector<uint8_t> values(plan.values_bytes);
+      EXPECT_EQ(sparse_encode_cpu(plan, rule, x.data(), 0, 1, offsets.data(), index.data(),
+                                  values.data(), scratch.get()),
+                Status::kOk);
+    };
+    const auto decode = [&] {
+      const std::vector<uint8_t> values(plan.values_bytes, 1);
+      return sparse_decode_cpu(plan, index.data(), offsets.data(), values.data(), 0, 1, y.data());
+    };
+
+    encode(SparseForm::kBlock8);
+    ASSERT_EQ(decode(), Status::kOk);
+    index[plan.block_counts_offset] = 5;  // of a block that is full
+    EXPECT_EQ(decode(), Status::kCorrupt);
+    encode(SparseForm::kBlock8);
+    index[plan.full_bits_offset] |= 0x80;  // of no block
+    EXPECT_EQ(decode(), Status::kCorrupt);
+
+    encode(SparseForm::kBitmask);
+    ASSERT_EQ(decode(), Status::kOk);
+    index.back() = 0x20;  // the last element's bit, moved to one beyond
+    EXPECT_EQ(decode(), Status::kCorrupt);
+
+    encode(SparseForm::kUnit16);
+    ASSERT_EQ(decode(), Status::kOk);
+    const uint16_t beyond = static_cast<uint16_t>(n);
+    std::memcpy(&index[plan.index_bytes - 2], &beyond, 2);
+    EXPECT_EQ(decode(), Status::kCorrupt);
+    const uint16_t many = 65535;  // more than a unit has elements
+    std::memcpy(&index[0], &many, 2);
+    std::vector<int64_t> read(2);
+    plan.nnz = many;
+    EXPECT_EQ(sparse_offsets(plan, index.data(), read.data()), Status::kCorrupt);
+  });
+}
+
 TEST(SparseHostileTest, EncodeRefusesATensorThatChanged) {
   std::vector<float> x(100, 1.0f);
   SparsePlan plan;
