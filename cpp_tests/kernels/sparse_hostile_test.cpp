@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <random>
 #include <vector>
@@ -168,6 +169,22 @@ TEST(SparseHostileTest, EncodeRefusesATensorThatChanged) {
   EXPECT_EQ(sparse_encode_cpu(plan, rule, x.data(), 0, 1, offsets.data(), index.data(),
                               values.data(), scratch.get()),
             Status::kInvalidArgument);
+}
+
+TEST(SparseHostileTest, EncodeRefusesNonFinite) {
+  std::vector<float> x(100, 1.0f);
+  x[77] = -INFINITY;
+  SparsePlan plan;
+  ASSERT_EQ(make_sparse_plan(100, DType::kFloat32, &plan), Status::kOk);
+  ASSERT_EQ(set_sparse_layout(100, SparseForm::kBitmask, &plan), Status::kOk);
+  const std::vector<int64_t> offsets = {0, 100};
+  std::vector<uint8_t> index(plan.index_bytes), values(plan.values_bytes);
+  auto scratch = std::make_unique<SparseScratch>();
+  for (bool prune : {true, false}) {
+    EXPECT_EQ(sparse_encode_cpu(plan, sparse_nonzero_rule(DType::kFloat32, prune), x.data(), 0, 1,
+                                offsets.data(), index.data(), values.data(), scratch.get()),
+              prune ? Status::kNonFinite : Status::kOk);
+  }
 }
 
 }  // namespace

@@ -128,6 +128,35 @@ TEST(SparseKernelTest, StoresWhatTheContractSays) {
   });
 }
 
+TEST(SparseKernelTest, ASampleSavesPasses) {
+  for (DType dtype : kDTypes) {
+    for (int64_t n : {1, 100, 5000, 300000}) {
+      SparsePlan plan;
+      ASSERT_EQ(make_sparse_plan(n, dtype, &plan), Status::kOk);
+      const auto x = sparse_sample(n, 0.4, dtype);
+      std::vector<uint32_t> keys(kSparseSample);
+      std::vector<uint32_t> sorted(n);
+      for (int64_t i = 0; i < n; ++i)
+        sorted[i] = bits_of(x, dtype, i) & sparse_magnitude_mask(dtype);
+      std::sort(sorted.begin(), sorted.end());
+      for (int64_t rank : {int64_t{1}, n / 4 + 1, n * 4 / 5 + 1, n}) {
+        SparseKeyRange range;
+        const bool zero = sparse_sample_cpu(plan, x.data(), rank, keys.data(), &range);
+        EXPECT_EQ(zero, sorted[rank - 1] == 0);
+        int steps = 0;
+        for (SparseCut cut; steps < 4; ++steps) {
+          SparseHistogram histogram;
+          sparse_histogram_cpu(plan, x.data(), 0, plan.unit_count, range, &histogram);
+          if (!sparse_narrow(histogram, rank, &range, &cut)) continue;
+          EXPECT_EQ(cut.key, sorted[rank - 1]);
+          break;
+        }
+        EXPECT_LT(steps, rank < n ? 2 : 4) << "n " << n << " rank " << rank;
+      }
+    }
+  }
+}
+
 TEST(SparseKernelTest, DensifyPutsZerosElsewhere) {
   for_each_case([&](const SparsePlan& plan, const std::vector<uint8_t>& x) {
     const SparseRule rule = sparse_nonzero_rule(plan.dtype, false);

@@ -82,6 +82,15 @@ void sparse_count_keys_cpu(const SparsePlan& plan, const void* x, int64_t unit_b
 void sparse_count_kept_cpu(const SparsePlan& plan, const SparseRule& rule, const void* x,
                            int64_t unit_begin, int64_t unit_end, int64_t* counts) noexcept;
 
+// Keys that a sample holds; all of a tensor that has no more elements.
+constexpr int64_t kSparseSample = 8192;
+
+// A first range for the search of the rank-th smallest magnitude key, from an evenly spaced sample
+// (the same for the same tensor). keys: room for kSparseSample, overwritten. True where that key is
+// probably 0, which says that the tensor has `rank` zeros. REQUIRES: 1 <= rank <= plan.numel.
+bool sparse_sample_cpu(const SparsePlan& plan, const void* x, int64_t rank, uint32_t* keys,
+                       SparseKeyRange* range) noexcept;
+
 // Adds the units' magnitude keys to *histogram.
 void sparse_histogram_cpu(const SparsePlan& plan, const void* x, int64_t unit_begin,
                           int64_t unit_end, const SparseKeyRange& range,
@@ -100,8 +109,15 @@ struct SparseScratch {
   alignas(64) uint16_t positions[kSparseUnit + 32];        // within the unit
   alignas(64) uint8_t bits[kSparseUnit / 8];               // as kBitmask
   int64_t count;
-  uint32_t largest_key;  // of all elements of the unit: shows NaN and infinities
+  uint32_t largest_key;  // of all elements of the unit
 };
+
+// Whether the unit that was gathered last holds NaN or an infinity that the rule refuses.
+inline bool sparse_refuses(const SparsePlan& plan, const SparseRule& rule,
+                           const SparseScratch& scratch) {
+  return rule.key_mask == sparse_magnitude_mask(plan.dtype) &&
+         scratch.largest_key >= sparse_infinity_key(plan.dtype);
+}
 
 // Reads unit `unit` once and gathers what `rule` stores, with its positions or, where as_bits, its
 // bits.
@@ -124,8 +140,9 @@ Status sparse_densify_cpu(const SparsePlan& plan, const int64_t* indices, const 
 // ---- Compact forms (plan with its layout set; an index may lie at any address) ----
 
 // Writes the units' part of index and values. offsets[u]: stored elements before unit u, with
-// offsets[unit_count] == plan.nnz. kInvalidArgument where a unit stores another number of elements
-// than offsets says (x changed since it was counted); nothing is written outside its part.
+// offsets[unit_count] == plan.nnz. kNonFinite where a pruning rule meets NaN or an infinity.
+// kInvalidArgument where a unit stores another number of elements than offsets says (x changed
+// since it was counted); nothing is written outside its part.
 Status sparse_encode_cpu(const SparsePlan& plan, const SparseRule& rule, const void* x,
                          int64_t unit_begin, int64_t unit_end, const int64_t* offsets, void* index,
                          void* values, SparseScratch* scratch) noexcept;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
+#include "kernels/base/checked.h"
 #include "kernels/sparse/sparse.h"
 #include "kernels/sparse/sparse_scatter_simd.h"
 #include "kernels/sparse/sparse_simd.h"
@@ -102,6 +104,40 @@ void sparse_count_kept_cpu(const SparsePlan& plan, const SparseRule& rule, const
         count(values, plan.element_bytes, n, rule.key_mask, rule.cut + 1, rule.key_mask);
     counts[unit - unit_begin] = static_cast<int64_t>(early + above);
   }
+}
+
+bool sparse_sample_cpu(const SparsePlan& plan, const void* x, int64_t rank, uint32_t* keys,
+                       SparseKeyRange* range) noexcept {
+  // A cache line at a time, as that is what is read anyway.
+  constexpr int64_t kRun = 16;
+  const uint32_t mask = sparse_magnitude_mask(plan.dtype);
+  const int64_t groups = ceil_div(plan.numel, kRun);
+  const int64_t runs = std::min(groups, kSparseSample / kRun);
+  int64_t n = 0;
+  for (int64_t run = 0; run < runs; ++run) {
+    // Evenly spaced, without a product that could overflow.
+    const int64_t group = run * (groups / runs) + run * (groups % runs) / runs;
+    const int64_t end = std::min((group + 1) * kRun, plan.numel);
+    for (int64_t i = group * kRun; i < end; ++i) keys[n++] = bits_at(plan, x, i) & mask;
+  }
+  const double share = static_cast<double>(rank) / static_cast<double>(plan.numel);
+  const int64_t place = std::clamp<int64_t>(std::llround(share * static_cast<double>(n)), 1, n);
+  // Four standard deviations of the sampled rank to either side.
+  const int64_t margin =
+      n == plan.numel ? 0 : 1 + std::llround(4 * std::sqrt(n * share * (1 - share)));
+  uint32_t* const middle = keys + place - 1;
+  std::nth_element(keys, middle, keys + n);
+  uint32_t low = 0, high = mask;  // where the sample ends, anything may be beyond
+  if (place > margin) {
+    std::nth_element(keys, middle - margin, middle);
+    low = middle[-margin];
+  }
+  if (place + margin <= n) {
+    std::nth_element(middle, middle + margin, keys + n);
+    high = middle[margin];
+  }
+  *range = sparse_key_range(low, high);
+  return *middle == 0;
 }
 
 void sparse_histogram_cpu(const SparsePlan& plan, const void* x, int64_t unit_begin,

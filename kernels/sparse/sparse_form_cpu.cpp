@@ -223,6 +223,7 @@ Status sparse_encode_cpu(const SparsePlan& plan, const SparseRule& rule, const v
   const auto stream_copy = QVLMEM_SIMD_PICK(sparse_stream_copy);
   for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
     sparse_gather_cpu(plan, rule, x, unit, plan.form == SparseForm::kBitmask, scratch);
+    if (sparse_refuses(plan, rule, *scratch)) return Status::kNonFinite;
     if (scratch->count != offsets[unit + 1] - offsets[unit]) return Status::kInvalidArgument;
     char* out = static_cast<char*>(values) + offsets[unit] * plan.element_bytes;
     const size_t bytes = static_cast<size_t>(scratch->count * plan.element_bytes);
