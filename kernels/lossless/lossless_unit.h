@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// What encoding and decoding a unit share.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/coding/byte_pack_simd.h"
+#include "kernels/coding/huffman.h"
+#include "kernels/lossless/little_endian.h"
+#include "kernels/lossless/lossless.h"
+
+namespace qvlmem {
+
+constexpr size_t kMaxPlanes = 8;
+constexpr size_t kEntryBytes = 4;
+constexpr size_t kEntriesBytes = static_cast<size_t>(kLosslessEntriesBytes);
+constexpr size_t kUnitBytes = static_cast<size_t>(kLosslessUnitBytes);
+static_assert(kUnitBytes <= kHuffmanMaxCount, "a plane must fit the coder");
+static_assert(kUnitBytes < size_t{1} << 24, "a plane's size must fit its entry");
+
+// Scalars worked on at a time: what passes between the steps stays in L1, and the steps keep the
+// memory busy in turn.
+constexpr size_t kPieceScalars = 1024;
+static_assert(kPieceScalars % kBytePackPiece == 0, "pieces must be whole blocks");
+
+// From this size on tensors are written past the caches.
+constexpr int64_t kStreamBytes = int64_t{1} << 20;
+
+// The entry of a plane.
+constexpr uint32_t make_entry(LosslessMode mode, size_t bytes) {
+  return static_cast<uint32_t>(mode) << 24 | static_cast<uint32_t>(bytes);
+}
+constexpr LosslessMode entry_mode(uint32_t entry) { return static_cast<LosslessMode>(entry >> 24); }
+constexpr size_t entry_bytes(uint32_t entry) { return entry & 0xffffffu; }
+
+// One unit's share of the scalars.
+struct LosslessUnit {
+  size_t scalars;      // in it
+  size_t plane_count;  // bytes of a scalar
+  size_t offset;       // of its first byte in the tensor
+};
+
+inline LosslessUnit lossless_unit(const LosslessPlan& plan, int64_t unit) {
+  const int64_t first = unit * plan.unit_scalars;
+  return LosslessUnit{static_cast<size_t>(std::min(plan.unit_scalars, plan.scalars - first)),
+                      static_cast<size_t>(plan.scalar_bytes),
+                      static_cast<size_t>(first * plan.scalar_bytes)};
+}
+
+}  // namespace qvlmem
