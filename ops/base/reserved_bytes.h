@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory for a result whose size shows only when it is there.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace qvlmem::ops {
+
+// Address space for as many bytes as a result may take, aligned as PyTorch aligns tensors. What is
+// never written to takes no memory, and a tensor made of the first bytes owns those alone: nothing
+// is copied.
+class ReservedBytes {
+ public:
+  // Raises as PyTorch does where there is no room.
+  explicit ReservedBytes(int64_t bytes);
+  ~ReservedBytes();
+  ReservedBytes(const ReservedBytes&) = delete;
+  ReservedBytes& operator=(const ReservedBytes&) = delete;
+
+  uint8_t* data() { return data_; }
+
+  // The first `bytes` bytes as a flat uint8 tensor on the CPU; this object holds nothing after.
+  at::Tensor take(int64_t bytes);
+
+ private:
+  uint8_t* data_;
+};
+
+}  // namespace qvlmem::ops

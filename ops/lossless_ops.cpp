@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/lossless_ops.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <memory>
+#include <mutex>
+
+#include "kernels/lossless/lossless.h"
+#include "ops/base/check.h"
+#include "ops/base/reserved_bytes.h"
+#include "ops/codec/codec.h"
+#include "ops/codec/codec_table.h"
+
+namespace qvlmem::ops {
+namespace {
+
+// Units that a thread takes at least, below which waking one costs more.
+constexpr int64_t kGrain = 2;
+
+// From this size on the result is written past the caches.
+constexpr int64_t kStreamBytes = int64_t{1} << 20;
+
+// Encodes the units one after the other to where they stay. Returns where the last ends.
+int64_t encode_in_place(const LosslessPlan& plan, const void* x, int level, uint8_t* bytes) {
+  const bool stream = plan.bound_bytes >= kStreamBytes;
+  int64_t end = plan.header_bytes;
+  for (int64_t unit = 0; unit < plan.unit_count; ++unit) {
+    const int64_t begin = lossless_unit_begin(end);
+    end = begin + lossless_encode_unit_cpu(plan, x, unit, level, stream, bytes + begin);
+    lossless_write_unit_end(plan, unit, end, bytes);
+  }
+  return end;
+}
+
+// The same by several threads. Where a unit goes is known when the ones before it are encoded: so
+// each thread encodes its unit beside, waits for its turn to be told a place, and copies it there.
+class OrderedEncoder {
+ public:
+  OrderedEncoder(const LosslessPlan& plan, const void* x, int level, uint8_t* bytes)
+      : plan_(plan), x_(x), level_(level), bytes_(bytes), end_(plan.header_bytes) {}
+
+  int64_t encode(int64_t threads) {
+    at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+      for (; begin < end; ++begin) work();
+    });
+    return end_;
+  }
+
+ private:
+  // Takes units in order until there are none left: whoever has the first one that has no place
+  // yet never waits, so that even a single thread comes through.
+  void work() {
+    const std::unique_ptr<uint8_t[]> slot(new uint8_t[plan_.unit_bound_bytes]);
+    for (int64_t unit; (unit = next_.fetch_add(1)) < plan_.unit_count;) {
+      const int64_t size = lossless_encode_unit_cpu(plan_, x_, unit, level_, false, slot.get());
+      std::memcpy(bytes_ + place(unit, size), slot.get(), static_cast<size_t>(size));
+    }
+  }
+
+  int64_t place(int64_t unit, int64_t size) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    turn_changed_.wait(lock, [&] { return turn_ == unit; });
+    const int64_t begin = lossless_unit_begin(end_);
+    end_ = begin + size;
+    lossless_write_unit_end(plan_, unit, end_, bytes_);
+    ++turn_;
+    lock.unlock();
+    turn_changed_.notify_all();
+    return begin;
+  }
+
+  const LosslessPlan& plan_;
+  const void* x_;
+  const int level_;
+  uint8_t* const bytes_;
+  std::atomic<int64_t> next_{0};
+  std::mutex mutex_;
+  std::condition_variable turn_changed_;
+  int64_t turn_ = 0;
+  int64_t end_;
+};
+
+LosslessPlan plan_of(const at::Tensor& bytes, const uint8_t* data) {
+  LosslessPlan plan;
+  const Status status = lossless_read_plan(data, bytes.numel(), &plan);
+  TORCH_CHECK_VALUE(status == Status::kOk, "qvlmem::lossless_decode: refused ", bytes.numel(),
+                    " bytes: ", status_text(status));
+  return plan;
+}
+
+void check_bytes(const at::Tensor& bytes) {
+  check_dtype("lossless_decode", "bytes", bytes, at::kByte);
+  TORCH_CHECK_VALUE(bytes.dim() == 1, "qvlmem::lossless_decode: expected bytes to be flat, got ",
+                    describe(bytes));
+}
+
+// Raises unless `bytes` hold a tensor of this shape and dtype, as far as their header tells.
+LosslessPlan check_encoded(const at::Tensor& bytes, at::IntArrayRef shape, at::ScalarType dtype) {
+  check_bytes(bytes);
+  const DType expected = kernel_dtype("lossless_decode", dtype);
+  const int64_t count = check_sizes("lossless_decode", shape, dtype_bytes(expected));
+  const LosslessPlan plan = plan_of(bytes, bytes.const_data_ptr<uint8_t>());
+  TORCH_CHECK_TYPE(plan.dtype == expected, "qvlmem::lossless_decode: expected dtype to be ",
+                   describe(torch_dtype(plan.dtype)), ", which the bytes hold, got ",
+                   describe(dtype));
+  TORCH_CHECK_VALUE(plan.count == count, "qvlmem::lossless_decode: expected shape to have ",
+                    plan.count, " elements, which the bytes hold, got ", shape);
+  return plan;
+}
+
+}  // namespace
+
+at::Tensor lossless_encode_cpu(const at::Tensor& x, int64_t level) {
+  check_dense("lossless_encode", "x", x);
+  TORCH_CHECK_VALUE(level == 1 || level == 2,
+                    "qvlmem::lossless_encode: expected level to be 1 or 2, got ", level);
+  const DType dtype = kernel_dtype("lossless_encode", x.scalar_type());
+  LosslessPlan plan;
+  check_status("lossless_encode", "x", make_lossless_plan(x.numel(), dtype, &plan));
+  const at::Tensor values = x.contiguous();
+  const void* data = values.const_data_ptr();
+  ReservedBytes bytes(plan.bound_bytes);
+  lossless_write_header(plan, bytes.data());
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), plan.unit_count / kGrain);
+  const int64_t end =
+      threads <= 1 || at::in_parallel_region()
+          ? encode_in_place(plan, data, static_cast<int>(level), bytes.data())
+          : OrderedEncoder(plan, data, static_cast<int>(level), bytes.data()).encode(threads);
+  return bytes.take(end);
+}
+
+at::Tensor lossless_decode_cpu(const at::Tensor& bytes, at::IntArrayRef shape,
+                               at::ScalarType dtype) {
+  const at::Tensor flat = bytes.contiguous();
+  const LosslessPlan plan = check_encoded(flat, shape, dtype);
+  at::Tensor y = at::empty(shape, flat.options().dtype(dtype));
+  const uint8_t* data = flat.const_data_ptr<uint8_t>();
+  std::atomic<bool> damaged{false};
+  at::parallel_for(0, plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
+    const Status status =
+        qvlmem::lossless_decode_cpu(plan, data, begin, end, y.mutable_data_ptr());
+    if (status != Status::kOk) damaged.store(true, std::memory_order_relaxed);
+  });
+  TORCH_CHECK_VALUE(!damaged, "qvlmem::lossless_decode: refused ", flat.numel(),
+                    " bytes: ", status_text(Status::kCorrupt));
+  return y;
+}
+
+at::Tensor lossless_decode_meta(const at::Tensor& bytes, c10::SymIntArrayRef shape,
+                                at::ScalarType dtype) {
+  check_bytes(bytes);
+  kernel_dtype("lossless_decode", dtype);
+  return at::empty_symint(shape, bytes.options().dtype(dtype));
+}
+
+}  // namespace qvlmem::ops
+
+namespace qvlmem {
+namespace {
+
+// No params. One part: the bytes.
+Payload encode_lossless(const at::Tensor& x, const CompressOptions&) {
+  return {{}, {ops::lossless_encode_cpu(x, 2)}};
+}
+
+at::Tensor decode_lossless(const Payload& payload, const TensorInfo& info) {
+  return ops::lossless_decode_cpu(payload.parts[0], info.shape, info.dtype);
+}
+
+void check_lossless(const Payload& payload, const TensorInfo& info) {
+  check_payload_size("lossless", payload, 0, 1);
+  ops::check_encoded(payload.parts[0], info.shape, info.dtype);
+}
+
+int64_t least_bytes_lossless(const at::Tensor&, const CompressOptions&) { return 0; }
+
+}  // namespace
+
+const Codec kLosslessCodec{CodecId::kLossless, "lossless",      true,           true,
+                           encode_lossless,    decode_lossless, check_lossless, least_bytes_lossless};
+
+}  // namespace qvlmem
