@@ -142,8 +142,7 @@ at::Tensor lossless_decode_cpu(const at::Tensor& bytes, at::IntArrayRef shape,
   const uint8_t* data = flat.const_data_ptr<uint8_t>();
   std::atomic<bool> damaged{false};
   at::parallel_for(0, plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
-    const Status status =
-        qvlmem::lossless_decode_cpu(plan, data, begin, end, y.mutable_data_ptr());
+    const Status status = qvlmem::lossless_decode_cpu(plan, data, begin, end, y.mutable_data_ptr());
     if (status != Status::kOk) damaged.store(true, std::memory_order_relaxed);
   });
   TORCH_CHECK_VALUE(!damaged, "qvlmem::lossless_decode: refused ", flat.numel(),
@@ -181,7 +180,8 @@ int64_t least_bytes_lossless(const at::Tensor&, const CompressOptions&) { return
 
 }  // namespace
 
-const Codec kLosslessCodec{CodecId::kLossless, "lossless",      true,           true,
-                           encode_lossless,    decode_lossless, check_lossless, least_bytes_lossless};
+const Codec kLosslessCodec{
+    CodecId::kLossless, "lossless",      true,           true,
+    encode_lossless,    decode_lossless, check_lossless, least_bytes_lossless};
 
 }  // namespace qvlmem

@@ -7,7 +7,7 @@
 namespace qvlmem::registration {
 
 void register_autograd(torch::Library& m) {
-  for (const char* op : {"quantize", "dequantize"}) {
+  for (const char* op : {"quantize", "dequantize", "lossless_encode", "lossless_decode"}) {
     m.impl(op, torch::autograd::autogradNotImplementedFallback());
   }
 }

@@ -11,6 +11,7 @@ void register_schemas(torch::Library& m) {
   m.def(
       "dequantize(Tensor q, Tensor scale, Tensor zero_point, SymInt[] shape, int bits=8, "
       "int group_size=0, ScalarType? dtype=None) -> Tensor");
+  m.def("lossless_decode(Tensor bytes, SymInt[] shape, ScalarType dtype) -> Tensor");
 
   // Objects cannot be traced: this tag has torch.compile break the graph around the op, and run it
   // as it is.
@@ -37,6 +38,7 @@ void register_schemas(torch::Library& m) {
 
   // Sizes that depend on the data: PyTorch takes the fake kernels of these from Python alone.
   m.set_python_module("qvlmem._fakes");
+  m.def("lossless_encode(Tensor x, int level=1) -> Tensor");
 }
 
 }  // namespace qvlmem::registration

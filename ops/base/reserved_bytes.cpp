@@ -4,6 +4,7 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/alignment.h>
 #include <c10/core/impl/alloc_cpu.h>
 
 #include <algorithm>
@@ -13,7 +14,9 @@
 namespace qvlmem::ops {
 
 ReservedBytes::ReservedBytes(int64_t bytes)
-    : data_(static_cast<uint8_t*>(c10::alloc_cpu(static_cast<size_t>(std::max<int64_t>(bytes, 1))))) {}
+    : data_(
+          static_cast<uint8_t*>(c10::alloc_cpu(static_cast<size_t>(std::max<int64_t>(bytes, 1))))) {
+}
 
 ReservedBytes::~ReservedBytes() { c10::free_cpu(data_); }
 
@@ -32,7 +35,8 @@ at::Tensor ReservedBytes::take(int64_t bytes) {
   c10::Storage storage(c10::Storage::use_byte_size_t(), size, std::move(pointer),
                        c10::GetCPUAllocator(), /*resizable=*/true);
   at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
-      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU), at::scalarTypeToTypeMeta(at::kByte));
+      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
+      at::scalarTypeToTypeMeta(at::kByte));
   tensor.unsafeGetTensorImpl()->set_sizes_contiguous({bytes});
   return tensor;
 }

@@ -8,6 +8,7 @@ namespace qvlmem {
 const std::vector<const Codec*>& codec_table() {
   static const std::vector<const Codec*> table = {
       &kNoneCodec,
+      &kLosslessCodec,
       &kInt8Codec,
       &kInt4Codec,
   };

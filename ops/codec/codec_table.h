@@ -7,6 +7,7 @@ namespace qvlmem {
 struct Codec;
 
 extern const Codec kNoneCodec;
+extern const Codec kLosslessCodec;
 extern const Codec kInt8Codec;
 extern const Codec kInt4Codec;
 
