@@ -14,6 +14,7 @@ enum class Status : int32_t {
   kTruncated = 4,        // encoded bytes end before what they announce
   kCorrupt = 5,          // encoded bytes contradict themselves or the expected sizes
   kUnsupported = 6,      // a newer format version or an unknown field value
+  kBoundMissed = 7,      // the codec cannot keep the error within the bound that was asked for
 };
 
 constexpr const char* status_text(Status status) {
@@ -32,6 +33,8 @@ constexpr const char* status_text(Status status) {
       return "the bytes are damaged";
     case Status::kUnsupported:
       return "the bytes need a newer version";
+    case Status::kBoundMissed:
+      return "the error bound is tighter than the codec can keep";
   }
   return "unknown status";
 }

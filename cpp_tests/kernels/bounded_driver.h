@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a caller of the bounded kernels does, on one thread and in any order of units.
+#pragma once
+
+#include <vector>
+
+#include "kernels/bounded/bounded.h"
+
+namespace qvlmem {
+
+struct BoundedEncoded {
+  std::vector<float> step;
+  std::vector<int32_t> bytes;
+  std::vector<uint8_t> packed;
+  // Of the last row, where not fused.
+  double excess = 0;     // bounded_excess of its step
+  int measurements = 0;  // looks at its values that it took
+  bool operator==(const BoundedEncoded& other) const {
+    return step == other.step && bytes == other.bytes && packed == other.packed;
+  }
+};
+
+// Finds the step of each long row.
+inline Status bounded_search_rows(const BoundedPlan& plan, const void* x, DType dtype,
+                                  const BoundedTarget& target, BoundedEncoded* e) {
+  std::vector<BoundedMoments> moments(plan.unit_count);
+  std::vector<BoundedError> errors(plan.unit_count);
+  bounded_moments_cpu(plan, x, dtype, 0, plan.unit_count, moments.data());
+  for (int64_t r = 0; r < plan.rows; ++r) {
+    const int64_t first = r * plan.units_per_row, last = first + plan.units_per_row;
+    BoundedMoments sum;
+    for (int64_t u = first; u < last; ++u) bounded_add(moments[u], &sum);
+    if (!bounded_is_finite(sum)) return Status::kNonFinite;
+    e->measurements = 0;
+    BoundedSearch search = bounded_search(target, sum, plan.cols, dtype);
+    while (!search.done) {
+      e->step[r] = search.step;
+      BoundedError error;
+      for (int64_t u = last; u-- > first;) {
+        bounded_measure_cpu(plan, x, dtype, e->step.data(), u, u + 1, &errors[u], nullptr);
+      }
+      for (int64_t u = first; u < last; ++u) bounded_add(errors[u], &error);
+      ++e->measurements;
+      const double excess = bounded_excess(target, sum, error);
+      bounded_search_update(excess, &search);
+      if (search.best == e->step[r]) e->excess = excess;
+    }
+    if (search.best == 0) return Status::kBoundMissed;
+    e->step[r] = search.best;
+  }
+  bounded_measure_cpu(plan, x, dtype, e->step.data(), 0, plan.unit_count, errors.data(),
+                      e->bytes.data());
+  return Status::kOk;
+}
+
+inline Status bounded_encode(const BoundedPlan& plan, const void* x, DType dtype,
+                             const BoundedTarget& target, BoundedEncoded* e) {
+  e->step.assign(plan.rows, 0.0f);
+  e->bytes.assign(plan.unit_count, 0);
+  if (plan.fused) {
+    for (int64_t u = plan.unit_count; u-- > 0;) {
+      const Status status =
+          bounded_solve_cpu(plan, x, dtype, target, u, u + 1, e->step.data(), e->bytes.data());
+      if (status != Status::kOk) return status;
+    }
+  } else {
+    const Status status = bounded_search_rows(plan, x, dtype, target, e);
+    if (status != Status::kOk) return status;
+  }
+  int64_t total = 0;
+  for (int32_t b : e->bytes) total += b;
+  std::vector<int64_t> offset(plan.unit_count + 1);
+  const Status status = bounded_offsets(plan, e->bytes.data(), total, offset.data());
+  if (status != Status::kOk) return status;
+  e->packed.assign(total, 0xee);
+  for (int64_t u = plan.unit_count; u-- > 0;) {
+    const Status encoded = bounded_encode_cpu(plan, x, dtype, e->step.data(), offset.data(), u,
+                                              u + 1, e->packed.data());
+    if (encoded != Status::kOk) return encoded;
+  }
+  return Status::kOk;
+}
+
+inline Status bounded_decode(const BoundedPlan& plan, const BoundedEncoded& e, DType dtype,
+                             std::vector<uint8_t>* y) {
+  y->assign(plan.rows * plan.cols * dtype_bytes(dtype) + 1, 0xcc);
+  std::vector<int64_t> offset(plan.unit_count + 1);
+  const Status status =
+      bounded_offsets(plan, e.bytes.data(), static_cast<int64_t>(e.packed.size()), offset.data());
+  if (status != Status::kOk) return status;
+  for (int64_t u = plan.unit_count; u-- > 0;) {
+    const Status decoded = bounded_decode_cpu(plan, e.packed.data(), offset.data(), e.step.data(),
+                                              u, u + 1, y->data(), dtype);
+    if (decoded != Status::kOk) return decoded;
+  }
+  return Status::kOk;
+}
+
+}  // namespace qvlmem
