@@ -8,13 +8,17 @@ values are the ones that came back, hidden states are compressed for their figur
 """
 
 import argparse
+import functools
 import importlib.util
 import math
 import pathlib
 import time
 
+import torch
+
 import qvlmem
 from qvlmem.commands import CommandError, terminal
+from qvlmem.models import checkpoint, photograph
 
 SUMMARY = 'Qwen3-VL on a photograph, plain and with its tensors compressed'
 DTYPES = {'bf16': 'bfloat16', 'fp16': 'float16', 'fp32': 'float32'}
@@ -79,11 +83,18 @@ def measure(options):
     except ImportError as error:
         raise CommandError(error) from None
     clock = Clock()
+    path = options.image or photograph.default_photograph()
+    image = photograph.open_photograph(path)
+    folder = None
+    if options.model is not None:
+        folder = checkpoint.find_checkpoint(options.model)
+        checkpoint.check_folder(folder, getattr(torch, DTYPES[options.dtype]))
     with terminal.Steps() as steps:
         with steps.step('loading', 1):
-            subject, about = load_subject(options)
+            subject = load_subject(options, folder, path, image)
         clock.lap('load')
 
+        # Imports of transformers take seconds; what the user gave has been looked at by now.
         from qvlmem.models import generation, held_model, ledger, tensor_error
 
         with steps.step('plain run', options.tokens) as advance:
@@ -113,7 +124,7 @@ def measure(options):
     return {
         'settings': {'max_error': options.max_error, 'bound': options.bound,
                      'dtype': DTYPES[options.dtype], 'tokens': options.tokens},
-        **about,
+        **describe(options, subject, path, image),
         'kinds': book.kinds(),
         'total': book.total(),
         'total_without_hidden_states': book.total(held_model.HIDDEN),
@@ -137,55 +148,45 @@ class Clock:
         self._last = now
 
 
-def load_subject(options):
-    """(what is run, what the report says about it)."""
-    # What the user gave is looked at first: importing transformers takes seconds.
-    import torch
-    from qvlmem.models import checkpoint, photograph
-
-    path = options.image or photograph.default_photograph()
-    image = photograph.open_photograph(path)
-    dtype = getattr(torch, DTYPES[options.dtype])
-    if options.model is not None:
-        folder = checkpoint.find_checkpoint(options.model)
-        checkpoint.check_folder(folder, dtype)
-
+def load_subject(options, folder, path, image):
+    """The model and its inputs; `folder` is a checked checkpoint, or None for the small model."""
     import transformers
     from qvlmem.models import generation, small_qwen3_vl
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if options.model is None:
-        name = f'small Qwen3-VL, seed {options.seed}'
+    dtype = getattr(torch, DTYPES[options.dtype])
+    if folder is None:
         model = small_qwen3_vl.small_model(options.seed, dtype)
-        processor = None
+        make_inputs = functools.partial(small_qwen3_vl.small_inputs, seed=options.seed)
     else:
-        name = options.model
         model, processor = checkpoint.load_checkpoint(folder, dtype)
+        make_inputs = functools.partial(checkpoint.processor_inputs, processor,
+                                        prompt=options.prompt or DEFAULT_PROMPT)
     try:
-        if processor is None:
-            inputs = small_qwen3_vl.small_inputs(image, options.seed)
-        else:
-            inputs = checkpoint.processor_inputs(processor, image, options.prompt or DEFAULT_PROMPT)
+        subject = generation.Subject(model, make_inputs(image=image))
     except ValueError as error:  # an image that the processor does not take, such as a thin line
         raise CommandError(f'{path}: {error}') from None
-    subject = generation.Subject(model, inputs)
-    if processor is not None:
+    if folder is not None:
         ends = model.generation_config.eos_token_id
         subject.end_tokens = {ends} if isinstance(ends, int) else set(ends or ())
         subject.decode_text = processor.tokenizer.decode
-    about = {
+    return subject
+
+
+def describe(options, subject, path, image):
+    model = subject.model
+    return {
         'model': {
-            'name': name,
-            'seeded': processor is None,
+            'name': options.model or f'small Qwen3-VL, seed {options.seed}',
+            'seeded': options.model is None,
             'parameters': sum(parameter.numel() for parameter in model.parameters()),
             'text_layers': len(model.model.language_model.layers),
             'deepstack_taps': len(model.model.visual.deepstack_visual_indexes),
         },
         'image': {'path': str(path), 'width': image.width, 'height': image.height},
-        'prompt_tokens': inputs['input_ids'].shape[-1],
+        'prompt_tokens': subject.inputs['input_ids'].shape[-1],
     }
-    return subject, about
 
 
 def tokens_that_differ(plain, held):

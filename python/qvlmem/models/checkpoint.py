@@ -6,6 +6,7 @@ import math
 import pathlib
 import re
 import struct
+import sys
 
 import torch
 
@@ -38,6 +39,9 @@ def fetch_from_hub(name):
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (GatedRepoError, HfHubHTTPError, HFValidationError,
                                         LocalEntryNotFoundError, RepositoryNotFoundError)
+    from huggingface_hub.utils import disable_progress_bars
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         # The small files first: a wrong model or one that does not fit is known before its weights.
         folder = pathlib.Path(snapshot_download(name, allow_patterns=['*.json']))
