@@ -28,10 +28,16 @@ def test_never_over_its_bound(ops, x, bound, max_error):
     assert 0 <= reported <= max_error
 
 
+# What a caller may have set for a named method; auto must not be held back by it.
+OPTIONS = st.sampled_from(({}, {}, {'group_size': 1}, {'group_size': 0, 'symmetric': False},
+                           {'sparsity_threshold': 1.0},
+                           {'adaptive_rank': False, 'compression_ratio': 0.01}))
+
+
 @MORE
-@given(tensors(shape=shapes(max_numel=9000)), BOUNDS, MAX_ERRORS)
-def test_never_larger_than_a_named_method_that_meets_the_bound(ops, x, bound, max_error):
-    size = ops.compress(x, max_error=max_error, bound=bound).nbytes()
+@given(tensors(shape=shapes(max_numel=9000)), BOUNDS, MAX_ERRORS, OPTIONS)
+def test_never_larger_than_a_named_method_that_meets_the_bound(ops, x, bound, max_error, options):
+    size = ops.compress(x, max_error=max_error, bound=bound, **options).nbytes()
     for method in METHODS:
         try:
             c = ops.compress(x, method)
