@@ -2,7 +2,6 @@
 #include "ops/codec/codec.h"
 #include "ops/memory/config.h"
 #include "ops/memory/statistics.h"
-#include "ops/select/select.h"
 #include "registration/tables.h"
 
 namespace qvlmem::registration {
@@ -23,8 +22,6 @@ CompressedTensorPtr compress_op(const at::Tensor& x, std::string method, double 
   return compress(x, method, options);
 }
 
-at::Tensor decompress_op(const CompressedTensorPtr& c) { return c->decompress(); }
-
 void configure_op(std::string conf) { configure(conf); }
 
 c10::Dict<std::string, double> memory_stats_op() { return Statistics::of_process().as_dict(); }
@@ -33,7 +30,7 @@ c10::Dict<std::string, double> memory_stats_op() { return Statistics::of_process
 
 void register_composite(torch::Library& m) {
   m.impl("compress", TORCH_FN(compress_op));
-  m.impl("decompress", TORCH_FN(decompress_op));
+  m.impl("decompress", TORCH_FN(decompress));
   m.impl("pack", TORCH_FN(pack));
   m.impl("unpack", TORCH_FN(unpack));
   m.impl("configure", TORCH_FN(configure_op));

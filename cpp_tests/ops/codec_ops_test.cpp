@@ -5,7 +5,6 @@
 
 #include "ops/codec/codec.h"
 #include "ops/error_ops.h"
-#include "ops/select/select.h"
 
 namespace qvlmem {
 namespace {

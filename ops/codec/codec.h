@@ -4,30 +4,15 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <qvlmem/compressed_tensor.h>
+#include <qvlmem/qvlmem.h>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/frame/codec_id.h"
 
 namespace qvlmem {
-
-// Over what an error is at most max_error: see CompressionError.
-enum class Bound { kTensor, kRow, kElement };
-
-struct CompressOptions {
-  double max_error = 0.01;
-  Bound bound = Bound::kTensor;
-  bool symmetric = true;
-  int64_t group_size = 128;
-  bool adaptive_rank = true;
-  double compression_ratio = 0.5;
-  double energy = 0.99;
-  double sparsity_threshold = 0.5;
-};
 
 struct Codec {
   CodecId id;
@@ -66,15 +51,9 @@ double error_within(Bound bound, const CompressionError& error);
 // For checks of payloads. ValueError unless it has so many params and parts.
 void check_payload_size(const char* codec, const Payload& payload, size_t params, size_t parts);
 
-using CompressedTensorPtr = c10::intrusive_ptr<CompressedTensor>;
-
 // Encodes x (any device; taken detached) with one codec and measures the error that decoding
 // leaves. TypeError where the codec does not take x's dtype.
 CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
                                   const CompressOptions& options);
-
-// One flat uint8 CPU tensor; format: docs/format.md. And back: ValueError for anything else.
-at::Tensor pack(const CompressedTensorPtr& c);
-CompressedTensorPtr unpack(const at::Tensor& frame, std::optional<at::Device> device);
 
 }  // namespace qvlmem

@@ -58,6 +58,8 @@ at::Tensor CompressedTensor::to_sparse_coo() const {
   return dense.dim() == 0 ? dense.to_sparse(0) : dense.to_sparse();
 }
 
+at::Tensor decompress(const CompressedTensorPtr& c) { return c->decompress(); }
+
 CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
                                   const CompressOptions& options) {
   TORCH_CHECK_TYPE(codec.takes(x.scalar_type()),

@@ -36,10 +36,9 @@ class Config {
   std::map<std::string, std::string> values_;
 };
 
-// The configuration of the process: QVLMEM_ALLOC_CONF when first asked for, then what configure
-// added.
+// The configuration of the process: QVLMEM_ALLOC_CONF when first asked for, then what
+// qvlmem::configure added.
 Config process_config();
-void configure(const std::string& text);
 
 // Physical memory of this machine in bytes: what a fraction in cpu_budget is taken of.
 int64_t physical_memory_bytes();

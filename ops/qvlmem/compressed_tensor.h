@@ -75,4 +75,6 @@ class QVLMEM_API CompressedTensor final : public torch::CustomClassHolder {
   CompressionError error_;
 };
 
+using CompressedTensorPtr = c10::intrusive_ptr<CompressedTensor>;
+
 }  // namespace qvlmem

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ops/select/select.h"
-
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
 
@@ -8,6 +6,7 @@
 #include <cmath>
 
 #include "ops/base/check.h"
+#include "ops/codec/codec.h"
 
 namespace qvlmem {
 namespace {

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operators on tensors as the C++ functions of <qvlmem/qvlmem.h>. They go through the
+// dispatcher, so that every back end, autograd and whatever else listens there sees them.
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <qvlmem/qvlmem.h>
+
+namespace qvlmem {
+namespace {
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize(const at::Tensor& x, int64_t bits,
+                                                        bool symmetric, int64_t group_size,
+                                                        std::optional<int64_t> rounding_seed) {
+  static const auto op = find<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+      const at::Tensor&, int64_t, bool, int64_t, std::optional<int64_t>)>("qvlmem::quantize");
+  return op.call(x, bits, symmetric, group_size, rounding_seed);
+}
+
+at::Tensor dequantize(const at::Tensor& q, const at::Tensor& scale, const at::Tensor& zero_point,
+                      at::IntArrayRef shape, int64_t bits, int64_t group_size,
+                      std::optional<at::ScalarType> dtype) {
+  static const auto op =
+      find<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef,
+                      int64_t, int64_t, std::optional<at::ScalarType>)>("qvlmem::dequantize");
+  return op.call(q, scale, zero_point, c10::fromIntArrayRefSlow(shape), bits, group_size, dtype);
+}
+
+}  // namespace qvlmem

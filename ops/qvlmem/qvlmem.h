@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// libqvlmem for C++ programs: the operators of torch.ops.qvlmem as functions. A program links
+// qvlmem::qvlmem (find_package(qvlmem)) and includes this header; linking loads the library, which
+// registers the operators and classes for TorchScript as well.
+//
+// Errors are c10::ValueError, c10::TypeError or c10::NotImplementedError, with the operator, the
+// argument, what was expected and what came. Where nothing else is said a function takes tensors on
+// any device that the library has kernels for, of any shape and strides.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <qvlmem/api.h>
+#include <qvlmem/compressed_tensor.h>
+#include <qvlmem/version.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+
+namespace qvlmem {
+
+// Over what an error is at most max_error: see CompressionError.
+enum class Bound { kTensor, kRow, kElement };
+
+struct CompressOptions {
+  // For auto and bounded; 0 is bit-exact.
+  double max_error = 0.01;
+  Bound bound = Bound::kTensor;
+  // For int8 and int4: as for quantize.
+  bool symmetric = true;
+  int64_t group_size = 128;
+  // For svd: the rank by kept energy, or else by size.
+  bool adaptive_rank = true;
+  double compression_ratio = 0.5;
+  double energy = 0.99;
+  // For sparse: the share of zeros that pruning reaches.
+  double sparsity_threshold = 0.5;
+};
+
+// x in compressed form. method: none, int8, int4, fp16, bounded, svd, sparse or lossless; or auto,
+// the codec whose result holds the fewest bytes among those whose measured error, as options.bound
+// counts it, is at most options.max_error. NaN, infinities and dtypes that the lossy codecs do not
+// take are only ever kept bit-exactly by auto. x is taken by its value, detached.
+QVLMEM_API CompressedTensorPtr compress(const at::Tensor& x, const std::string& method = "auto",
+                                        const CompressOptions& options = {});
+
+// The tensor in c: contiguous, of the original's shape, dtype and device.
+QVLMEM_API at::Tensor decompress(const CompressedTensorPtr& c);
+
+// c as one flat uint8 CPU tensor with a checksum over all (format: docs/format.md). And back, onto
+// the CPU where no device is named: ValueError, which says why, for anything that is damaged, cut
+// short, from a newer version, or has bytes after its end.
+QVLMEM_API at::Tensor pack(const CompressedTensorPtr& c);
+QVLMEM_API CompressedTensorPtr unpack(const at::Tensor& frame,
+                                      std::optional<at::Device> device = std::nullopt);
+
+// Lays "key:value,key:value" over the configuration of the process. ValueError for an unknown key
+// or a bad value; then nothing changes.
+QVLMEM_API void configure(const std::string& conf);
+
+// q, scale and zero_point (empty where symmetric), with x ~ (q - zero_point) * scale. bits: 8 (q is
+// int8 in x's shape) or 4 (uint8, two values a byte along the last dimension). group_size: 0 one
+// scale for the tensor, -1 one a row, n > 0 one for each run of n along the last dimension. With
+// rounding_seed, stochastic rounding. x: float32, float16 or bfloat16, finite.
+QVLMEM_API std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize(
+    const at::Tensor& x, int64_t bits = 8, bool symmetric = true, int64_t group_size = 0,
+    std::optional<int64_t> rounding_seed = std::nullopt);
+
+// The inverse, of `shape` and `dtype` (float32 where none is given), with the bits and group_size
+// that quantize was given.
+QVLMEM_API at::Tensor dequantize(const at::Tensor& q, const at::Tensor& scale,
+                                 const at::Tensor& zero_point, at::IntArrayRef shape,
+                                 int64_t bits = 8, int64_t group_size = 0,
+                                 std::optional<at::ScalarType> dtype = std::nullopt);
+
+}  // namespace qvlmem
