@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-# The target qvlmem_torch over the include and lib folders of a PyTorch (a wheel or an unpacked LibTorch).
+# The target qvlmem_torch over the include and lib folders of a PyTorch (a wheel or an unpacked LibTorch),
+# and its version as QVLMEM_TORCH_VERSION. Where there is none, QVLMEM_TORCH_ERROR says why.
 # PyTorch's own find_package(Torch) is not used: for a wheel with CUDA it asks for a CUDA toolkit, which a
-# CPU build of this library does without. Also used by an installed qvlmemConfig.cmake.
+# CPU build of this library does without. An installed qvlmemConfig.cmake uses this file, too.
+set(QVLMEM_TORCH_ERROR "")
+if(TARGET qvlmem_torch)
+  return()
+endif()
 
-set(QVLMEM_PYTHON "" CACHE FILEPATH "The Python whose PyTorch to build against (default: python3)")
+set(QVLMEM_PYTHON "" CACHE FILEPATH
+  "The Python whose PyTorch to build against (default: Python_EXECUTABLE, which pip's build sets, else python3)")
 set(QVLMEM_TORCH_ROOT "" CACHE PATH "The folder with PyTorch's include/ and lib/ (default: ask QVLMEM_PYTHON)")
 
 if(NOT QVLMEM_TORCH_ROOT)
   set(_qvlmem_python ${QVLMEM_PYTHON})
+  if(NOT _qvlmem_python)
+    set(_qvlmem_python ${Python_EXECUTABLE})
+  endif()
   if(NOT _qvlmem_python)
     find_program(_qvlmem_python python3 NO_CACHE)
   endif()
@@ -16,13 +25,16 @@ if(NOT QVLMEM_TORCH_ROOT)
     OUTPUT_VARIABLE QVLMEM_TORCH_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE
     RESULT_VARIABLE _qvlmem_status ERROR_QUIET)
   if(NOT _qvlmem_status EQUAL 0)
-    message(FATAL_ERROR "no PyTorch: '${_qvlmem_python}' cannot import torch. tools/build installs one; "
-      "or give -DQVLMEM_PYTHON=PYTHON or -DQVLMEM_TORCH_ROOT=FOLDER")
+    set(QVLMEM_TORCH_ERROR "no PyTorch: '${_qvlmem_python}' cannot import torch. "
+      "Give -DQVLMEM_PYTHON=PYTHON or -DQVLMEM_TORCH_ROOT=FOLDER; in a checkout, tools/build installs one")
+    string(CONCAT QVLMEM_TORCH_ERROR ${QVLMEM_TORCH_ERROR})
+    return()
   endif()
 endif()
 foreach(_qvlmem_file include/torch/library.h lib/libtorch_cpu.so lib/libc10.so)
   if(NOT EXISTS ${QVLMEM_TORCH_ROOT}/${_qvlmem_file})
-    message(FATAL_ERROR "QVLMEM_TORCH_ROOT=${QVLMEM_TORCH_ROOT} lacks ${_qvlmem_file}")
+    set(QVLMEM_TORCH_ERROR "QVLMEM_TORCH_ROOT=${QVLMEM_TORCH_ROOT} lacks ${_qvlmem_file}")
+    return()
   endif()
 endforeach()
 
@@ -37,7 +49,9 @@ foreach(_qvlmem_file torch/headeronly/version.h torch/csrc/api/include/torch/ver
   endif()
 endforeach()
 if(QVLMEM_TORCH_VERSION VERSION_LESS 2.7)
-  message(FATAL_ERROR "PyTorch ${QVLMEM_TORCH_VERSION} at ${QVLMEM_TORCH_ROOT}: 2.7 is the oldest that is supported")
+  set(QVLMEM_TORCH_ERROR
+    "PyTorch ${QVLMEM_TORCH_VERSION} at ${QVLMEM_TORCH_ROOT}: 2.7 is the oldest that is supported")
+  return()
 endif()
 
 add_library(qvlmem_torch INTERFACE IMPORTED)
@@ -57,9 +71,13 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND NOT QVLMEM_SANITIZE MATCHES "thread"
     target_link_options(qvlmem_torch INTERFACE -fopenmp)
   endif()
 endif()
+
+# Since 18, clang names constrained templates otherwise than the g++ that PyTorch's libraries come from.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 18)
+  target_compile_options(qvlmem_torch INTERFACE -fclang-abi-compat=17)
+endif()
 if(QVLMEM_TORCH_VERSION VERSION_LESS 2.9)
   target_compile_features(qvlmem_torch INTERFACE cxx_std_17)
 else()
   target_compile_features(qvlmem_torch INTERFACE cxx_std_20)
 endif()
-message(STATUS "PyTorch ${QVLMEM_TORCH_VERSION}: ${QVLMEM_TORCH_ROOT}")
