@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/memory/manager.h"
 
+#include <qvlmem/qvlmem.h>
+
 #include <chrono>
 
 #include "ops/base/parallel.h"
-#include "ops/select/select.h"
 
 namespace qvlmem {
 namespace {
