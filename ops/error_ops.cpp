@@ -1,28 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/error_ops.h"
 
-#include <ATen/ATen.h>
-
-#include <cmath>
+#include <vector>
 
 #include "ops/base/check.h"
+#include "ops/base/parallel.h"
 
 namespace qvlmem::ops {
 
 ErrorMeasure measure_error(const at::Tensor& x, const at::Tensor& y) {
-  ErrorMeasure error;
-  if (x.numel() == 0) return error;
-  const MatrixShape shape = matrix_shape(x.sizes());
-  const at::Tensor a = x.to(at::kDouble).reshape({shape.rows, shape.cols});
-  const at::Tensor d = a - y.to(at::kDouble).reshape({shape.rows, shape.cols});
-  const auto ratio = [](const at::Tensor& e, const at::Tensor& n) {
-    return at::where(e == 0, at::zeros_like(e), e / n).max().item<double>();
-  };
-  const at::Tensor e = d.square().sum(1), n = a.square().sum(1);
-  error.relative = ratio(e.sum().sqrt(), n.sum().sqrt());
-  error.worst_row = ratio(e.sqrt(), n.sqrt());
-  error.element = ratio(d.abs().max(), a.abs().max());
-  return error;
+  TORCH_INTERNAL_ASSERT(x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type());
+  const MatrixShape matrix = matrix_shape(x.sizes());
+  ErrorPlan plan;
+  check_status(
+      "compress", "x",
+      make_error_plan(matrix.rows, matrix.cols, kernel_dtype("compress", x.scalar_type()), &plan));
+  const at::Tensor a = x.contiguous(), b = y.contiguous();
+  std::vector<ErrorPartial> partials(plan.unit_count);
+  parallel_units(plan.unit_count, 1, [&](int64_t begin, int64_t end) {
+    measure_error_cpu(plan, a.const_data_ptr(), b.const_data_ptr(), begin, end, &partials[begin]);
+  });
+  return merge_errors(plan, partials.data());
 }
 
 }  // namespace qvlmem::ops

@@ -4,16 +4,13 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "kernels/error/error.h"
+
 namespace qvlmem::ops {
 
-// All three are 0 for an empty tensor; 0/0 counts as 0.
-struct ErrorMeasure {
-  double relative = 0.0;   // ||x - y|| / ||x|| (Frobenius)
-  double worst_row = 0.0;  // the largest of the same over rows (all but the last dimension)
-  double element = 0.0;    // max |x - y| / max |x|
-};
-
-// REQUIRES: x and y are CPU tensors of one shape and floating dtype.
+// All three errors are 0 for an empty tensor. What counts as what: kernels/error/error.h.
+// REQUIRES: x and y are CPU tensors of one shape and of one dtype: float32, float16, bfloat16 or
+// float64.
 ErrorMeasure measure_error(const at::Tensor& x, const at::Tensor& y);
 
 }  // namespace qvlmem::ops

@@ -86,8 +86,8 @@ void expect_as_defined(const std::vector<uint8_t>& x, const std::vector<uint8_t>
                        int64_t cols, DType dtype) {
   const ErrorMeasure m = measure_on_every_isa(x, y, rows, cols, dtype);
   const ErrorMeasure expected = by_definition(x, y, rows, cols, dtype);
-  expect_near(m.tensor, expected.tensor);
-  expect_near(m.row, expected.row);
+  expect_near(m.relative, expected.relative);
+  expect_near(m.worst_row, expected.worst_row);
   expect_near(m.element, expected.element);
 }
 
@@ -149,8 +149,8 @@ TEST(ErrorKernelTest, ATinyRowThatIsLostShowsInRowOnly) {
       for (int64_t c = 0; c < cols; ++c) x[cols + c] = tiny, y[cols + c] = 0.0;
       const ErrorMeasure m =
           measure_on_every_isa(bytes_of(x, dtype), bytes_of(y, dtype), 2, cols, dtype);
-      EXPECT_EQ(m.row, 1.0);
-      EXPECT_LT(m.tensor, 1e-60);
+      EXPECT_EQ(m.worst_row, 1.0);
+      EXPECT_LT(m.relative, 1e-60);
       EXPECT_LT(m.element, 1e-60);
     }
   }
@@ -168,8 +168,8 @@ TEST(ErrorKernelTest, NothingOutOfNothingIsNoError) {
       const auto zero = bytes_of(std::vector<double>(cols, 0.0), dtype);
       const auto y = bytes_of(std::vector<double>(cols, 1e-3), dtype);
       const ErrorMeasure m = measure_on_every_isa(zero, y, 1, cols, dtype);
-      EXPECT_EQ(m.tensor, INFINITY);
-      EXPECT_EQ(m.row, INFINITY);
+      EXPECT_EQ(m.relative, INFINITY);
+      EXPECT_EQ(m.worst_row, INFINITY);
       EXPECT_EQ(m.element, INFINITY);
     }
   }
@@ -186,7 +186,8 @@ TEST(ErrorKernelTest, WhatIsNotFiniteCountsAsAllOrNothing) {
           Pair p = clean;
           p.x[i] = p.y[i] = special;
           expect_as_defined(bytes_of(p.x, dtype), bytes_of(p.y, dtype), 3, cols, dtype);
-          EXPECT_LT(measure(bytes_of(p.x, dtype), bytes_of(p.y, dtype), 3, cols, dtype).row, 1.0);
+          EXPECT_LT(measure(bytes_of(p.x, dtype), bytes_of(p.y, dtype), 3, cols, dtype).worst_row,
+                    1.0);
           for (double other : {1.0, -special, special == special ? double{NAN} : 0.0}) {
             if (std::isnan(special) && std::isnan(other)) continue;
             p.y[i] = other;
@@ -194,8 +195,8 @@ TEST(ErrorKernelTest, WhatIsNotFiniteCountsAsAllOrNothing) {
               const auto x = bytes_of(swap ? p.y : p.x, dtype);
               const auto y = bytes_of(swap ? p.x : p.y, dtype);
               const ErrorMeasure m = measure_on_every_isa(x, y, 3, cols, dtype);
-              EXPECT_EQ(m.tensor, INFINITY);
-              EXPECT_EQ(m.row, INFINITY);
+              EXPECT_EQ(m.relative, INFINITY);
+              EXPECT_EQ(m.worst_row, INFINITY);
               EXPECT_EQ(m.element, INFINITY);
             }
           }
@@ -219,8 +220,8 @@ TEST(ErrorKernelTest, LongRunsKeepTheirAccuracy) {
   std::vector<ErrorPartial> partials(plan.unit_count);
   measure_error_cpu(plan, x.data(), y.data(), 0, plan.unit_count, partials.data());
   const ErrorMeasure m = merge_errors(plan, partials.data());
-  EXPECT_EQ(m.tensor, 0x1p-12);
-  EXPECT_EQ(m.row, 0x1p-12);
+  EXPECT_EQ(m.relative, 0x1p-12);
+  EXPECT_EQ(m.worst_row, 0x1p-12);
   EXPECT_EQ(m.element, 0x1p-12);
 }
 

@@ -39,7 +39,7 @@ TEST(CodecTest, EachKeepsShapeDtypeAndItsMeasuredErrorThroughAFrame) {
       EXPECT_EQ(y.sizes(), x.sizes());
       EXPECT_EQ(y.dtype(), x.dtype());
       EXPECT_TRUE(y.is_contiguous());
-      const ops::ErrorMeasure measured = ops::measure_error(x, y);
+      const ErrorMeasure measured = ops::measure_error(x, y);
       EXPECT_NEAR(c->relative_error(), measured.relative, 1e-6);
       EXPECT_TRUE(!codec->exact || at::equal(x, y));
       const CompressedTensorPtr back = unpack(pack(c), std::nullopt);

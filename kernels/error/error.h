@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measures what came back (y) against what went in (x), both [rows, cols], dense, of one dtype.
 //
-//   tensor   ||x - y|| / ||x||, Frobenius
-//   row      the largest of the same over the rows
-//   element  max |x - y| / max |x|
+//   relative   ||x - y|| / ||x||, Frobenius
+//   worst_row  the largest of the same over the rows
+//   element    max |x - y| / max |x|
 //
 // 0/0 counts as 0 and e/0 as infinity. Where x or y is not finite: the same infinity, or two NaN,
 // count as no error and add nothing to a norm; anything else is an infinite error.
@@ -43,8 +43,8 @@ struct ErrorPartial {
 };
 
 struct ErrorMeasure {
-  double tensor = 0.0;
-  double row = 0.0;
+  double relative = 0.0;
+  double worst_row = 0.0;
   double element = 0.0;
 };
 

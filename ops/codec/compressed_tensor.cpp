@@ -71,7 +71,7 @@ CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
   Payload payload = codec.encode(values, options);
   CompressionError error{0.0, 0.0, 0.0};
   if (!codec.exact) {
-    const ops::ErrorMeasure measured = ops::measure_error(values, codec.decode(payload, info));
+    const ErrorMeasure measured = ops::measure_error(values, codec.decode(payload, info));
     error = {measured.relative, measured.worst_row, measured.element};
   }
   return c10::make_intrusive<CompressedTensor>(codec, std::move(info), std::move(payload), error);
