@@ -31,4 +31,18 @@ at::Tensor dequantize(const at::Tensor& q, const at::Tensor& scale, const at::Te
   return op.call(q, scale, zero_point, c10::fromIntArrayRefSlow(shape), bits, group_size, dtype);
 }
 
+std::tuple<at::Tensor, at::Tensor> to_fp16(const at::Tensor& x) {
+  static const auto op =
+      find<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&)>("qvlmem::to_fp16");
+  return op.call(x);
+}
+
+at::Tensor from_fp16(const at::Tensor& half, const at::Tensor& scale,
+                     std::optional<at::ScalarType> dtype) {
+  static const auto op =
+      find<at::Tensor(const at::Tensor&, const at::Tensor&, std::optional<at::ScalarType>)>(
+          "qvlmem::from_fp16");
+  return op.call(half, scale, dtype);
+}
+
 }  // namespace qvlmem

@@ -7,7 +7,8 @@
 namespace qvlmem::registration {
 
 void register_autograd(torch::Library& m) {
-  for (const char* op : {"quantize", "dequantize", "lossless_encode", "lossless_decode"}) {
+  for (const char* op : {"quantize", "dequantize", "lossless_encode", "lossless_decode", "to_fp16",
+                         "from_fp16"}) {
     m.impl(op, torch::autograd::autogradNotImplementedFallback());
   }
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "ops/half_ops.h"
 #include "ops/lossless_ops.h"
 #include "ops/quantize_ops.h"
 #include "registration/tables.h"
@@ -10,6 +11,8 @@ void register_cpu(torch::Library& m) {
   m.impl("dequantize", TORCH_FN(ops::dequantize_cpu));
   m.impl("lossless_encode", TORCH_FN(ops::lossless_encode_cpu));
   m.impl("lossless_decode", TORCH_FN(ops::lossless_decode_cpu));
+  m.impl("to_fp16", TORCH_FN(ops::to_fp16_cpu));
+  m.impl("from_fp16", TORCH_FN(ops::from_fp16_cpu));
 }
 
 }  // namespace qvlmem::registration

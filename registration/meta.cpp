@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "ops/half_ops.h"
 #include "ops/lossless_ops.h"
 #include "ops/quantize_ops.h"
 #include "registration/tables.h"
@@ -9,6 +10,8 @@ void register_meta(torch::Library& m) {
   m.impl("quantize", TORCH_FN(ops::quantize_meta));
   m.impl("dequantize", TORCH_FN(ops::dequantize_meta));
   m.impl("lossless_decode", TORCH_FN(ops::lossless_decode_meta));
+  m.impl("to_fp16", TORCH_FN(ops::to_fp16_meta));
+  m.impl("from_fp16", TORCH_FN(ops::from_fp16_meta));
 }
 
 }  // namespace qvlmem::registration

@@ -12,6 +12,8 @@ void register_schemas(torch::Library& m) {
       "dequantize(Tensor q, Tensor scale, Tensor zero_point, SymInt[] shape, int bits=8, "
       "int group_size=0, ScalarType? dtype=None) -> Tensor");
   m.def("lossless_decode(Tensor bytes, SymInt[] shape, ScalarType dtype) -> Tensor");
+  m.def("to_fp16(Tensor x) -> (Tensor half, Tensor scale)");
+  m.def("from_fp16(Tensor half, Tensor scale, ScalarType? dtype=None) -> Tensor");
 
   // Objects cannot be traced: this tag has torch.compile break the graph around the op, and run it
   // as it is.

@@ -9,6 +9,7 @@ const std::vector<const Codec*>& codec_table() {
   static const std::vector<const Codec*> table = {
       &kNoneCodec,
       &kLosslessCodec,
+      &kFp16Codec,
       &kInt8Codec,
       &kInt4Codec,
   };

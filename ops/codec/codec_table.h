@@ -8,6 +8,7 @@ struct Codec;
 
 extern const Codec kNoneCodec;
 extern const Codec kLosslessCodec;
+extern const Codec kFp16Codec;
 extern const Codec kInt8Codec;
 extern const Codec kInt4Codec;
 

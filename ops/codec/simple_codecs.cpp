@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The codecs that are little more than one op: none, int8, int4.
+// The codecs that are little more than one op: none, fp16, int8, int4.
 #include <ATen/ops/empty.h>
 
 #include "ops/base/check.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
+#include "ops/half_ops.h"
 #include "ops/quantize_ops.h"
 
 namespace qvlmem {
@@ -32,6 +33,27 @@ void check_none(const Payload& payload, const TensorInfo& info) {
 }
 
 int64_t least_bytes_none(const at::Tensor& x, const CompressOptions&) { return x.nbytes(); }
+
+// params: none. parts: half, scale.
+Payload encode_fp16(const at::Tensor& x, const CompressOptions&) {
+  auto [half, scale] = ops::to_fp16_cpu(x);
+  return {{}, {half, scale}};
+}
+
+at::Tensor decode_fp16(const Payload& payload, const TensorInfo& info) {
+  return ops::from_fp16_cpu(payload.parts[0], payload.parts[1], info.dtype);
+}
+
+void check_fp16(const Payload& payload, const TensorInfo& info) {
+  check_payload_size("fp16", payload, 0, 2);
+  ops::check_dtype("fp16", "half", payload.parts[0], at::kHalf);
+  ops::check_shape("fp16", "half", payload.parts[0], info.shape);
+  ops::check_dtype("fp16", "scale", payload.parts[1],
+                   info.dtype == at::kDouble ? at::kDouble : at::kFloat);
+  ops::check_shape("fp16", "scale", payload.parts[1], {});
+}
+
+int64_t least_bytes_fp16(const at::Tensor& x, const CompressOptions&) { return x.numel() * 2; }
 
 // params: group_size. parts: q, scale, zero_point (empty where symmetric).
 template <int kBits>
@@ -63,6 +85,8 @@ int64_t least_bytes_int(const at::Tensor& x, const CompressOptions&) {
 
 const Codec kNoneCodec{CodecId::kNone, "none",      true,       true,
                        encode_none,    decode_none, check_none, least_bytes_none};
+const Codec kFp16Codec{CodecId::kFp16, "fp16",      false,      true,
+                       encode_fp16,    decode_fp16, check_fp16, least_bytes_fp16};
 const Codec kInt8Codec{CodecId::kInt8, "int8",        false,        false,
                        encode_int<8>,  decode_int<8>, check_int<8>, least_bytes_int<8>};
 const Codec kInt4Codec{CodecId::kInt4, "int4",        false,        false,

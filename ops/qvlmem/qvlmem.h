@@ -74,4 +74,12 @@ QVLMEM_API at::Tensor dequantize(const at::Tensor& q, const at::Tensor& scale,
                                  int64_t bits = 8, int64_t group_size = 0,
                                  std::optional<at::ScalarType> dtype = std::nullopt);
 
+// half, of x's shape, and a power of two, scale (one element, float64 for float64 x, else float32),
+// with x ~ half * scale. x: float32, float16, bfloat16 or float64; NaN and infinities stay.
+QVLMEM_API std::tuple<at::Tensor, at::Tensor> to_fp16(const at::Tensor& x);
+
+// The inverse, in a dtype that to_fp16 takes (float32 where none is given).
+QVLMEM_API at::Tensor from_fp16(const at::Tensor& half, const at::Tensor& scale,
+                                std::optional<at::ScalarType> dtype = std::nullopt);
+
 }  // namespace qvlmem

@@ -2,7 +2,6 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "ops/base/check.h"
@@ -28,9 +27,7 @@ void check_options(const CompressOptions& options) {
 }
 
 bool same_bits(const at::Tensor& x, const at::Tensor& y) {
-  const at::ScalarType as_integer = x.element_size() == 8   ? at::kLong
-                                    : x.element_size() == 4 ? at::kInt
-                                                            : at::kShort;
+  const at::ScalarType as_integer = x.element_size() == 4 ? at::kInt : at::kShort;
   return at::equal(x.contiguous().view(as_integer), y.view(as_integer));
 }
 
@@ -40,16 +37,17 @@ bool meets(const CompressedTensor& c, const at::Tensor& x, const CompressOptions
   return options.max_error > 0.0 || same_bits(x, c.decompress());
 }
 
-bool is_lossy(at::ScalarType dtype) {
-  return std::any_of(codec_table().begin(), codec_table().end(),
-                     [dtype](const Codec* codec) { return !codec->exact && codec->takes(dtype); });
+// float64 may not: only fp16 takes it, and only where it is asked for by name.
+bool may_lose_bits(at::ScalarType dtype) {
+  return dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
 }
 
 // Tries what can still win, keeps the smallest that meets the bound. The table's exact codecs come
 // first: they always meet it, so there is always a result.
 CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) {
   const at::Tensor values = x.detach();
-  const bool may_lose = is_lossy(values.scalar_type()) && at::isfinite(values).all().item<bool>();
+  const bool may_lose =
+      may_lose_bits(values.scalar_type()) && at::isfinite(values).all().item<bool>();
   CompressedTensorPtr best;
   for (const bool exact : {true, false}) {
     if (!exact && !may_lose) break;
