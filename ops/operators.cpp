@@ -45,4 +45,9 @@ at::Tensor from_fp16(const at::Tensor& half, const at::Tensor& scale,
   return op.call(half, scale, dtype);
 }
 
+at::Tensor profile_values(const at::Tensor& x) {
+  static const auto op = find<at::Tensor(const at::Tensor&)>("qvlmem::profile_values");
+  return op.call(x);
+}
+
 }  // namespace qvlmem

@@ -8,7 +8,7 @@ namespace qvlmem::registration {
 
 void register_autograd(torch::Library& m) {
   for (const char* op : {"quantize", "dequantize", "lossless_encode", "lossless_decode", "to_fp16",
-                         "from_fp16"}) {
+                         "from_fp16", "profile_values"}) {
     m.impl(op, torch::autograd::autogradNotImplementedFallback());
   }
 }

@@ -29,6 +29,7 @@ c10::Dict<std::string, double> memory_stats_op() { return Statistics::of_process
 }  // namespace
 
 void register_composite(torch::Library& m) {
+  m.impl("profile", TORCH_FN(profile));
   m.impl("compress", TORCH_FN(compress_op));
   m.impl("decompress", TORCH_FN(decompress));
   m.impl("pack", TORCH_FN(pack));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/half_ops.h"
 #include "ops/lossless_ops.h"
+#include "ops/profile_ops.h"
 #include "ops/quantize_ops.h"
 #include "registration/tables.h"
 
@@ -13,6 +14,7 @@ void register_cpu(torch::Library& m) {
   m.impl("lossless_decode", TORCH_FN(ops::lossless_decode_cpu));
   m.impl("to_fp16", TORCH_FN(ops::to_fp16_cpu));
   m.impl("from_fp16", TORCH_FN(ops::from_fp16_cpu));
+  m.impl("profile_values", TORCH_FN(ops::profile_values_cpu));
 }
 
 }  // namespace qvlmem::registration

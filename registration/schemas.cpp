@@ -14,20 +14,22 @@ void register_schemas(torch::Library& m) {
   m.def("lossless_decode(Tensor bytes, SymInt[] shape, ScalarType dtype) -> Tensor");
   m.def("to_fp16(Tensor x) -> (Tensor half, Tensor scale)");
   m.def("from_fp16(Tensor half, Tensor scale, ScalarType? dtype=None) -> Tensor");
+  m.def("profile_values(Tensor x) -> Tensor");
 
-  // Objects cannot be traced: this tag has torch.compile break the graph around the op, and run it
-  // as it is.
-  const auto with_objects = [&m](const char* schema) {
+  // Objects and dictionaries cannot be traced: this tag has torch.compile break the graph around
+  // the op, and run it as it is.
+  const auto untraceable = [&m](const char* schema) {
     m.def(schema, {at::Tag::data_dependent_output});
   };
-  with_objects(
+  untraceable("profile(Tensor x) -> Dict(str, float)");
+  untraceable(
       "compress(Tensor x, str method=\"auto\", *, float max_error=0.01, str bound=\"tensor\", "
       "bool symmetric=True, int group_size=128, bool adaptive_rank=True, "
       "float compression_ratio=0.5, float sparsity_threshold=0.5) "
       "-> __torch__.torch.classes.qvlmem.CompressedTensor");
-  with_objects("decompress(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
-  with_objects("pack(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
-  with_objects(
+  untraceable("decompress(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
+  untraceable("pack(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
+  untraceable(
       "unpack(Tensor frame, Device? device=None) "
       "-> __torch__.torch.classes.qvlmem.CompressedTensor");
 

@@ -8,6 +8,7 @@
 // any device that the library has kernels for, of any shape and strides.
 #pragma once
 
+#include <ATen/core/Dict.h>
 #include <ATen/core/Tensor.h>
 #include <qvlmem/api.h>
 #include <qvlmem/compressed_tensor.h>
@@ -81,5 +82,11 @@ QVLMEM_API std::tuple<at::Tensor, at::Tensor> to_fp16(const at::Tensor& x);
 // The inverse, in a dtype that to_fp16 takes (float32 where none is given).
 QVLMEM_API at::Tensor from_fp16(const at::Tensor& half, const at::Tensor& scale,
                                 std::optional<at::ScalarType> dtype = std::nullopt);
+
+// float64 [10], from a fixed sample of x (float32, float16 or bfloat16): numel, sparsity, mean,
+// variance, absmax, outlier_ratio, row_absmax_spread, entropy_bits, stable_rank, low_rank_energy.
+QVLMEM_API at::Tensor profile_values(const at::Tensor& x);
+// The same by these names.
+QVLMEM_API c10::Dict<std::string, double> profile(const at::Tensor& x);
 
 }  // namespace qvlmem
