@@ -103,23 +103,16 @@ def test_one_row_cannot_hide_behind_another(ops, dtype, max_error):
 
 @pytest.mark.parametrize('dtype', FLOATS, ids=str)
 @pytest.mark.parametrize('bound', tuple(ERRORS))
-@pytest.mark.parametrize('layout', ['contiguous', 'transposed', 'strided', 'expanded'])
-def test_a_sample_must_not_mislead(ops, dtype, bound, layout):
+def test_a_sample_must_not_mislead(ops, dtype, bound):
     """What decides lies outside any small sample: one element, one row, the last block."""
-    x = values('normal', (700, 333), torch.float32, seed=2)
-    hard = []
-    for edit in range(4):
-        y = x.clone()
-        if edit == 0:
-            y[611, 17] = 3e4
-        elif edit == 1:
-            y[:, :300] = 0
-        elif edit == 2:
-            y[-1] *= 1e-6
-        else:
-            y[:350] = 1
-        hard.append(laid_out(y.to(dtype), layout))
-    for y in hard:
+    x = values('normal', (400, 333), torch.float32, seed=2)
+    hard = [x.clone() for _ in range(4)]
+    hard[0][311, 17] = 3e4
+    hard[1][:, :300] = 0
+    hard[2][-1] *= 1e-6
+    hard[3][:250] = 1
+    for y, layout in zip(hard, ('contiguous', 'transposed', 'strided', 'offset'), strict=True):
+        y = laid_out(y.to(dtype), layout)
         z = ops.decompress(ops.compress(y, max_error=0.01, bound=bound))
         assert ERRORS[bound](y, z) <= 0.01 * (1 + 1e-12)
 
@@ -127,11 +120,11 @@ def test_a_sample_must_not_mislead(ops, dtype, bound, layout):
 @pytest.mark.parametrize('dtype', FLOATS, ids=str)
 def test_what_is_worth_compressing_is_compressed(ops, dtype):
     """Figures a user would expect at the default of 1%, each with room to spare."""
-    normal = values('normal', (256, 512), dtype)
-    sparse = values('normal', (256, 512), dtype)
+    normal = values('normal', (128, 512), dtype)
+    sparse = values('normal', (128, 512), dtype)
     sparse[torch.rand(sparse.shape) < 0.95] = 0
-    low_rank = values('low_rank', (256, 16), dtype) @ values('low_rank', (16, 512), dtype)
-    constant = torch.full((256, 512), 1.25, dtype=dtype)
+    low_rank = values('low_rank', (128, 16), dtype) @ values('low_rank', (16, 512), dtype)
+    constant = torch.full((128, 512), 1.25, dtype=dtype)
     wide = dtype.itemsize / 4
     for x, ratio in ((normal, 3.5 * wide), (sparse, 10 * wide), (low_rank, 3.5 * wide),
                      (constant, 8 * wide), (torch.zeros_like(normal), 50 * wide)):
@@ -146,7 +139,7 @@ def test_auto_is_the_default_method(ops, x, bound):
 
 def test_looser_bounds_are_never_larger(ops):
     for kind in ('normal', 'outliers', 'low_rank', 'sparse', 'mean'):
-        x = values(kind, (128, 200), torch.float32)
+        x = values(kind, (32, 200), torch.float32)
         for bound in ERRORS:
             sizes = [ops.compress(x, max_error=e, bound=bound).nbytes()
                      for e in (0.0, 1e-5, 1e-3, 1e-2, 0.05, 0.2, 1.0)]
