@@ -38,7 +38,8 @@ def main(arguments=None):
     try:
         parser = build_parser()
     except ModuleNotFoundError as error:
-        print(f'qvlmem: error: the commands need {error.name}, which is not installed', file=sys.stderr)
+        print(f'qvlmem: error: the commands need {error.name}, which is not installed; '
+              "pip install 'qvlmem[run]' or tools/build installs it", file=sys.stderr)
         return 1
     options = parser.parse_args(arguments)
     name = f'qvlmem {options.command}'

@@ -55,6 +55,10 @@ def examine(proc=pathlib.Path('/proc')):
         'missing': [],
     }
     try:
+        report['versions'] = {'qvlmem': importlib.metadata.version('qvlmem')} | report['versions']
+    except importlib.metadata.PackageNotFoundError:
+        pass  # run from a checkout, which has no version of its own
+    try:
         qvlmem.load_library()
     except ImportError as error:
         report['library']['loads'] = False

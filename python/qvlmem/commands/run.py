@@ -209,6 +209,7 @@ def print_report(report, console):
         f"{image['path']}: {image['width']} x {image['height']}, "
         f"{report['prompt_tokens']} prompt tokens", '')
     console.print(kinds_table(report))
+    console.print()
     console.print(changes_table(report))
     for name, given in report['answers'].items():
         said = given['text'] if given['text'] is not None else ' '.join(map(str, given['tokens']))
@@ -240,8 +241,10 @@ def kinds_table(report):
 
 def changes_table(report):
     changed, count = report['changed'], len(report['answers']['plain']['tokens'])
-    caption = ('Seeded weights know nothing and prefer nothing: a trained model changes its tokens '
-               'less easily.' if report['model']['seeded'] else None)
+    caption = None
+    if report['model']['seeded'] and changed['tokens_that_differ']:
+        caption = ('Seeded weights know nothing and prefer nothing: a trained model changes its '
+                   'tokens less easily.')
     table = terminal.new_table('What changed in the answer', '', 'held against plain',
                                caption=caption)
     for what, figure in (
