@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/codec/codec.h"
 #include "ops/memory/config.h"
-#include "ops/memory/statistics.h"
 #include "registration/tables.h"
 
 namespace qvlmem::registration {
@@ -24,8 +23,6 @@ CompressedTensorPtr compress_op(const at::Tensor& x, std::string method, double 
 
 void configure_op(std::string conf) { configure(conf); }
 
-c10::Dict<std::string, double> memory_stats_op() { return Statistics::of_process().as_dict(); }
-
 }  // namespace
 
 void register_composite(torch::Library& m) {
@@ -35,7 +32,7 @@ void register_composite(torch::Library& m) {
   m.impl("pack", TORCH_FN(pack));
   m.impl("unpack", TORCH_FN(unpack));
   m.impl("configure", TORCH_FN(configure_op));
-  m.impl("memory_stats", TORCH_FN(memory_stats_op));
+  m.impl("memory_stats", TORCH_FN(memory_stats));
 }
 
 }  // namespace qvlmem::registration

@@ -42,6 +42,8 @@ int main() {
         "dequantize gives what it says");
   check(at::allclose(y.to(at::kFloat), x, 0.1, 0.3), "4 bits are near the original");
 
+  check(qvlmem::memory_stats().contains("tensors_compressed"), "the statistics have their names");
+
   try {
     qvlmem::compress(x, "zip");
     check(false, "an unknown method is refused");

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/memory/statistics.h"
 
+#include <qvlmem/qvlmem.h>
+
 namespace qvlmem {
 
 Statistics& Statistics::of_process() {
@@ -78,5 +80,7 @@ void Statistics::reset() {
   counts_ = StatisticsCounts{};
   counts_.cpu_bytes = held;
 }
+
+c10::Dict<std::string, double> memory_stats() { return Statistics::of_process().as_dict(); }
 
 }  // namespace qvlmem

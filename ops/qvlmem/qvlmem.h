@@ -60,6 +60,10 @@ QVLMEM_API CompressedTensorPtr unpack(const at::Tensor& frame,
 // or a bad value; then nothing changes.
 QVLMEM_API void configure(const std::string& conf);
 
+// What all managers, caches and pools of the process have counted: tensors_compressed, cpu_bytes,
+// hits and so on.
+QVLMEM_API c10::Dict<std::string, double> memory_stats();
+
 // q, scale and zero_point (empty where symmetric), with x ~ (q - zero_point) * scale. bits: 8 (q is
 // int8 in x's shape) or 4 (uint8, two values a byte along the last dimension). group_size: 0 one
 // scale for the tensor, -1 one a row, n > 0 one for each run of n along the last dimension. With
