@@ -171,12 +171,12 @@ Config Config::overlaid(const std::string& text, const std::string& origin) cons
     if (item.empty()) continue;
     const size_t colon = item.find(':');
     const std::string name = trimmed(item.substr(0, colon));
+    const std::string value = colon == std::string::npos ? "" : trimmed(item.substr(colon + 1));
     const Key* key = find_key(name);
     TORCH_CHECK_VALUE(key != nullptr, "qvlmem::configure: ", origin, ": unknown key '", name,
-                      "'; accepted: ", key_names());
+                      "' (value '", value, "'); accepted: ", key_names());
     TORCH_CHECK_VALUE(colon != std::string::npos, "qvlmem::configure: ", origin, ": key '", name,
                       "' has no value (key:value); accepted: ", accepted_by(*key));
-    const std::string value = trimmed(item.substr(colon + 1));
     TORCH_CHECK_VALUE(accepts(*key, value), "qvlmem::configure: ", origin, ": bad value '", value,
                       "' for key '", name, "'; accepted: ", accepted_by(*key));
     result.values_[name] = value;

@@ -2,7 +2,9 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "ops/base/check.h"
 #include "ops/codec/codec.h"
@@ -26,6 +28,9 @@ void check_options(const CompressOptions& options) {
                     options.group_size);
 }
 
+// Energy 0 is no rank at all: a bound of 1 or more is met by rank 1.
+constexpr double kLeastEnergy = 1e-6;
+
 bool same_bits(const at::Tensor& x, const at::Tensor& y) {
   const at::ScalarType as_integer = x.element_size() == 4 ? at::kInt : at::kShort;
   return at::equal(x.contiguous().view(as_integer), y.view(as_integer));
@@ -42,22 +47,58 @@ bool may_lose_bits(at::ScalarType dtype) {
   return dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
 }
 
-// Tries what can still win, keeps the smallest that meets the bound. The table's exact codecs come
-// first: they always meet it, so there is always a result.
+struct Candidate {
+  const Codec* codec;
+  CompressOptions options;
+};
+
+// Every codec as its name alone would run it: what the caller says of single codecs is for calls by
+// name. The exact ones come first: they always meet the bound, so there always is a result.
+std::vector<Candidate> candidates(at::ScalarType dtype, const CompressOptions& options) {
+  CompressOptions defaults;
+  defaults.max_error = options.max_error;
+  defaults.bound = options.bound;
+  std::vector<Candidate> all;
+  for (const Codec* codec : codec_table()) {
+    if (codec->exact) all.push_back({codec, defaults});
+  }
+  if (!may_lose_bits(dtype)) return all;
+  for (const Codec* codec : codec_table()) {
+    if (codec->exact || !codec->takes(dtype)) continue;
+    all.push_back({codec, defaults});
+    if (codec->id == CodecId::kSvd) {
+      // The rank that the bound needs, where that is another than the default energy's.
+      CompressOptions exact_energy = defaults;
+      exact_energy.energy = std::max(1.0 - options.max_error * options.max_error, kLeastEnergy);
+      all.push_back({codec, exact_energy});
+    }
+  }
+  return all;
+}
+
+// nullptr where the codec refuses these values: a step too fine for bounded, factors that overflow
+// for svd.
+CompressedTensorPtr try_codec(const Candidate& candidate, const at::Tensor& x) {
+  try {
+    return compress_with(*candidate.codec, x, candidate.options);
+  } catch (const c10::ValueError&) {
+    return nullptr;
+  }
+}
+
+// Tries what can still win, keeps the smallest that meets the bound.
 CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) {
   const at::Tensor values = x.detach();
   const bool may_lose =
       may_lose_bits(values.scalar_type()) && at::isfinite(values).all().item<bool>();
   CompressedTensorPtr best;
-  for (const bool exact : {true, false}) {
-    if (!exact && !may_lose) break;
-    for (const Codec* codec : codec_table()) {
-      if (codec->exact != exact || !codec->takes(values.scalar_type())) continue;
-      if (best && codec->least_bytes(values, options) >= best->nbytes()) continue;
-      const CompressedTensorPtr candidate = compress_with(*codec, values, options);
-      const bool smaller = !best || candidate->nbytes() < best->nbytes();
-      if (smaller && meets(*candidate, values, options)) best = candidate;
-    }
+  for (const Candidate& candidate : candidates(values.scalar_type(), options)) {
+    const Codec& codec = *candidate.codec;
+    if (!codec.exact && !may_lose) break;
+    if (best && codec.least_bytes(values, candidate.options) >= best->nbytes()) continue;
+    const CompressedTensorPtr c = try_codec(candidate, values);
+    if (c == nullptr || (best && c->nbytes() >= best->nbytes())) continue;
+    if (meets(*c, values, options)) best = c;
   }
   return best;
 }
