@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/lossless_ops.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <atomic>
@@ -12,6 +11,7 @@
 
 #include "kernels/lossless/lossless.h"
 #include "ops/base/check.h"
+#include "ops/base/parallel.h"
 #include "ops/base/reserved_bytes.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
@@ -45,7 +45,7 @@ class OrderedEncoder {
       : plan_(plan), x_(x), level_(level), bytes_(bytes), end_(plan.header_bytes) {}
 
   int64_t encode(int64_t threads) {
-    at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    parallel_units(threads, 1, [&](int64_t begin, int64_t end) {
       for (; begin < end; ++begin) work();
     });
     return end_;
@@ -84,6 +84,13 @@ class OrderedEncoder {
   int64_t turn_ = 0;
   int64_t end_;
 };
+
+int64_t threads_for(const LosslessPlan& plan) {
+  if (at::in_parallel_region()) return 1;
+  int64_t threads = std::min<int64_t>(at::get_num_threads(), plan.unit_count / kGrain);
+  if (thread_limit() > 0) threads = std::min(threads, thread_limit());
+  return threads;
+}
 
 LosslessPlan plan_of(const at::Tensor& bytes, const uint8_t* data) {
   LosslessPlan plan;
@@ -126,11 +133,11 @@ at::Tensor lossless_encode_cpu(const at::Tensor& x, int64_t level) {
   const void* data = values.const_data_ptr();
   ReservedBytes bytes(plan.bound_bytes);
   lossless_write_header(plan, bytes.data());
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), plan.unit_count / kGrain);
-  const int64_t end =
-      threads <= 1 || at::in_parallel_region()
-          ? encode_in_place(plan, data, static_cast<int>(level), bytes.data())
-          : OrderedEncoder(plan, data, static_cast<int>(level), bytes.data()).encode(threads);
+  const int64_t threads = threads_for(plan);
+  const int level_number = static_cast<int>(level);
+  const int64_t end = threads <= 1
+                          ? encode_in_place(plan, data, level_number, bytes.data())
+                          : OrderedEncoder(plan, data, level_number, bytes.data()).encode(threads);
   return bytes.take(end);
 }
 
@@ -141,7 +148,7 @@ at::Tensor lossless_decode_cpu(const at::Tensor& bytes, at::IntArrayRef shape,
   at::Tensor y = at::empty(shape, flat.options().dtype(dtype));
   const uint8_t* data = flat.const_data_ptr<uint8_t>();
   std::atomic<bool> damaged{false};
-  at::parallel_for(0, plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
     const Status status = qvlmem::lossless_decode_cpu(plan, data, begin, end, y.mutable_data_ptr());
     if (status != Status::kOk) damaged.store(true, std::memory_order_relaxed);
   });

@@ -10,6 +10,10 @@ namespace qvlmem {
 namespace {
 
 constexpr size_t kSizesBytes = 2 * kHuffmanStreams;
+
+// 2^7.75: where fewer than one pair of bytes in so many is of equal ones, coding gains less than a
+// 32nd.
+constexpr uint64_t kPairsOfDullBytes = 215;
 size_t lengths_bytes(int first, int last) { return static_cast<size_t>(last - first) / 2 + 1; }
 
 // Bytes before the streams.
@@ -118,6 +122,10 @@ size_t huffman_measure(const uint8_t* bytes, size_t n) noexcept {
   uint32_t counts[256] = {};
   for (size_t i = 0; i < n; ++i) ++counts[bytes[i]];
   if (counts[bytes[0]] == n) return header_bytes(bytes[0], bytes[0]);
+  // Two bytes drawn are equal with probability 2^-H at least, H bits their entropy.
+  uint64_t equal_pairs = 0;
+  for (int v = 0; v < 256; ++v) equal_pairs += uint64_t{counts[v]} * (counts[v] - 1);
+  if (equal_pairs * kPairsOfDullBytes <= uint64_t{n} * (n - 1)) return n;
   HuffmanCode code;
   huffman_build(counts, &code);
   return header_bytes(code.first, code.last) + static_cast<size_t>(huffman_bits(counts, code) / 8);

@@ -48,8 +48,8 @@ void huffman_build(const uint32_t counts[256], HuffmanCode* code) noexcept;
 // The total length of these counts under `code`, in bits.
 uint64_t huffman_bits(const uint32_t counts[256], const HuffmanCode& code) noexcept;
 
-// What coding these bytes would take: exact but for the padding of streams.
-// REQUIRES: 0 < n <= kHuffmanMaxCount.
+// What coding these bytes would take: exact but for the padding of streams, and n where it would
+// gain less than a 32nd. REQUIRES: 0 < n <= kHuffmanMaxCount.
 size_t huffman_measure(const uint8_t* bytes, size_t n) noexcept;
 
 // False where all bytes are equal. REQUIRES: 0 < n <= kHuffmanMaxCount.

@@ -215,33 +215,36 @@ void huffman_encode_streams(const HuffmanCode& code, const uint32_t* stream_byte
 }
 
 void huffman_fill_table(const HuffmanCode& code, HuffmanTable* table) {
-  // The first code of every window: its byte and, from bit 8, its length.
-  uint16_t first[kHuffmanWindow];
-  for (uint32_t v = code.first; v <= code.last; ++v) {
-    const uint32_t length = code.length[v];
-    if (length == 0) continue;
-    for (size_t i = code.bits[v]; i < kHuffmanWindow; i += size_t{1} << length) {
-      first[i] = static_cast<uint16_t>(v | length << 8);
+  // The bytes that have codes, shorter codes first.
+  uint8_t symbols[256];
+  int ends[kHuffmanMaxBits + 1];
+  int count = 0;
+  ends[0] = 0;
+  for (uint32_t length = 1; length <= kHuffmanMaxBits; ++length) {
+    for (uint32_t v = code.first; v <= code.last; ++v) {
+      if (code.length[v] == length) symbols[count++] = static_cast<uint8_t>(v);
     }
+    ends[length] = count;
   }
   table->entry[0] = 0;
   for (uint32_t bits = 1; bits <= kHuffmanMaxBits; ++bits) {
     HuffmanEntry* level = table->entry + (size_t{1} << bits) - 1;
-    for (size_t window = 0; window < size_t{1} << bits; ++window) {
-      const uint32_t length = first[window] >> 8;
-      if (length > bits) {
-        level[window] = 0;
-        continue;
+    // A window too short for the code that it begins with holds nothing.
+    if (bits < kHuffmanMaxBits) memset(level, 0, sizeof(HuffmanEntry) << bits);
+    for (int k = 0; k < ends[bits]; ++k) {
+      const uint32_t v = symbols[k], length = code.length[v];
+      const size_t rests = size_t{1} << (bits - length);
+      const HuffmanEntry* rest = table->entry + rests - 1;
+      HuffmanEntry* window = level + code.bits[v];
+      const HuffmanEntry taken = static_cast<uint64_t>(length) << 48 | uint64_t{1} << 56;
+      for (size_t i = 0; i < rests; ++i) {
+        HuffmanEntry entry = rest[i];
+        if (HWY_UNLIKELY(entry_count(entry) == kHuffmanEntryBytes)) {  // its last byte gives way
+          const uint64_t dropped = code.length[entry >> 40 & 0xffu];
+          entry -= dropped << 48 | uint64_t{1} << 56;
+        }
+        window[i << length] = ((entry << 8 | v) & kBytesMask) | ((entry & ~kBytesMask) + taken);
       }
-      const size_t rest = window >> length;
-      HuffmanEntry entry = table->entry[(size_t{1} << (bits - length)) - 1 + rest];
-      if (HWY_UNLIKELY(entry_count(entry) == kHuffmanEntryBytes)) {  // its last byte gives way
-        const uint64_t dropped = code.length[(entry >> 40) & 0xffu];
-        entry -= dropped << 48 | uint64_t{1} << 56;
-      }
-      const uint64_t byte = first[window] & 0xffu;
-      const uint64_t taken = static_cast<uint64_t>(length) << 48 | uint64_t{1} << 56;
-      level[window] = ((entry << 8 | byte) & kBytesMask) | ((entry & ~kBytesMask) + taken);
     }
   }
 }
