@@ -25,10 +25,58 @@ HWY_INLINE size_t stream_length(size_t n, int stream) {
 
 // ---- Encoding ----
 
-// Each byte's code in the highest bits, its length in the lowest: what `length` leaves below the
-// code is shifted out before a word is written.
-struct CodeTable {
+// Entries: a code in the highest bits, its length in the lowest. What the length leaves below the
+// codes is shifted out before a word is written.
+HWY_INLINE uint64_t code_entry(const HuffmanCode& code, size_t v) {
+  const uint32_t length = code.length[v];
+  return length == 0 ? 0 : static_cast<uint64_t>(code.bits[v]) << (64 - length) | length;
+}
+
+// One code a byte.
+struct ByteCodes {
+  static constexpr size_t kBytes = 1;
+
+  explicit ByteCodes(const HuffmanCode& code) {
+    for (size_t v = 0; v < 256; ++v) entry[v] = code_entry(code, v);
+  }
+  HWY_INLINE uint64_t operator()(const uint8_t* bytes) const { return entry[bytes[0]]; }
+
   uint64_t entry[256];
+};
+
+// The codes of two bytes in one, where all bytes are within a range of 64, so that their lowest six
+// bits tell them apart.
+struct PairCodes {
+  static constexpr size_t kBytes = 2;
+
+  static bool fit(const HuffmanCode& code) { return code.last - code.first < 64; }
+
+  explicit PairCodes(const HuffmanCode& code) {
+    constexpr uint64_t kLength = 63;
+    uint64_t single[64] = {};
+    for (size_t v = code.first; v <= code.last; ++v) single[v % 64] = code_entry(code, v);
+    for (size_t second = 0; second < 64; ++second) {
+      if (single[second] == 0) continue;
+      const uint64_t length = single[second] & kLength, bits = single[second] - length;
+      for (size_t first = 0; first < 64; ++first) {
+        const uint64_t first_length = single[first] & kLength;
+        entry[64 * second + first] =
+            ((single[first] - first_length) >> length | bits) + (first_length + length);
+      }
+    }
+  }
+
+  HWY_INLINE uint64_t operator()(const uint8_t* bytes) const {
+    uint16_t pair;
+    memcpy(&pair, bytes, 2);
+#if HWY_TARGET == HWY_SCALAR
+    return entry[(pair & 63u) | (pair >> 2 & (63u << 6))];
+#else
+    return entry[_pext_u32(pair, 0x3f3f)];
+#endif
+  }
+
+  uint64_t entry[64 * 64];
 };
 
 // A stream being written: the highest `filled` bits of `bits` are to follow, the last one highest.
@@ -50,42 +98,58 @@ struct BitWriter {
     out += (filled & 0xffu) >> 3;
     filled &= 7u;
   }
-
-  // Writes only bytes that count; a last one, if not whole, filled up with 0.
-  HWY_INLINE void flush_bytes(bool last) {
-    filled &= 0xffu;
-    if (filled == 0) return;
-    uint64_t word = bits >> (64u - filled);
-    for (; filled >= 8; filled -= 8, word >>= 8) *out++ = static_cast<uint8_t>(word);
-    if (last && filled != 0) *out = static_cast<uint8_t>(word);
-  }
 };
 
 // Between two flushes: 7 bits left over and 4 codes are at most 51.
-constexpr size_t kPutsAFlush = 4;
+constexpr size_t kBytesAFlush = 4;
 // As many codes have at least 8 bytes: before them a flush cannot pass the end of a stream.
 constexpr size_t kCarefulCodes = 64;
+// Room for those, for what does not fill a round, and for the streams' difference in length, which
+// is less than 8; and for what a flush writes beyond.
+constexpr size_t kLastBytes = (kCarefulCodes + kBytesAFlush + 8) * kHuffmanMaxBits / 8 + 16;
 
 // Encodes kCount streams, of which the bytes begin `stride` apart.
-template <int kCount>
-HWY_INLINE void encode_abreast(const CodeTable& table, const uint8_t* bytes, size_t stride,
-                               const size_t* lengths, BitWriter* writers) {
+template <int kCount, class Codes>
+HWY_INLINE void encode_abreast(const HuffmanCode& code, const Codes& codes, const uint8_t* bytes,
+                               size_t stride, const size_t* lengths, BitWriter* writers) {
   size_t shortest = lengths[0];
   for (int s = 1; s < kCount; ++s) shortest = lengths[s] < shortest ? lengths[s] : shortest;
   BitWriter w[kCount];
   for (int s = 0; s < kCount; ++s) w[s] = writers[s];
   size_t i = 0;
-  for (; i + kPutsAFlush + kCarefulCodes <= shortest; i += kPutsAFlush) {
-    for (size_t k = 0; k < kPutsAFlush; ++k) {
-      for (int s = 0; s < kCount; ++s) w[s].put(table.entry[bytes[s * stride + i + k]]);
+  for (; i + kBytesAFlush + kCarefulCodes <= shortest; i += kBytesAFlush) {
+    for (size_t k = 0; k < kBytesAFlush; k += Codes::kBytes) {
+      for (int s = 0; s < kCount; ++s) w[s].put(codes(bytes + s * stride + i + k));
     }
     for (int s = 0; s < kCount; ++s) w[s].flush();
   }
+  // The end, by way of a buffer: a flush writes more than counts.
   for (int s = 0; s < kCount; ++s) {
+    uint8_t buffer[kLastBytes];
+    uint8_t* const out = w[s].out;
+    w[s].out = buffer;
     for (size_t k = i; k < lengths[s]; ++k) {
-      w[s].put(table.entry[bytes[s * stride + k]]);
-      w[s].flush_bytes(k + 1 == lengths[s]);
+      w[s].put(code_entry(code, bytes[s * stride + k]));
+      w[s].flush();
     }
+    memcpy(out, buffer, static_cast<size_t>(w[s].out - buffer) + (w[s].filled != 0 ? 1 : 0));
+  }
+}
+
+template <class Codes>
+void encode_streams(const HuffmanCode& code, const uint32_t* stream_bytes, const uint8_t* bytes,
+                    size_t n, uint8_t* out) {
+  const Codes codes(code);
+  for (int group = 0; group < kHuffmanStreams; group += kEncodeAbreast) {
+    size_t lengths[kEncodeAbreast];
+    BitWriter writers[kEncodeAbreast];
+    for (int s = 0; s < kEncodeAbreast; ++s) {
+      lengths[s] = stream_length(n, group + s);
+      writers[s] = BitWriter{out, 0, 0};
+      out += stream_bytes[group + s];
+    }
+    encode_abreast<kEncodeAbreast>(code, codes, bytes + stream_begin(n, group), stream_stride(n),
+                                   lengths, writers);
   }
 }
 
@@ -195,22 +259,10 @@ void huffman_count(const uint8_t* bytes, size_t n, uint32_t counts[kHuffmanStrea
 
 void huffman_encode_streams(const HuffmanCode& code, const uint32_t* stream_bytes,
                             const uint8_t* bytes, size_t n, uint8_t* out) {
-  CodeTable table;
-  for (int v = 0; v < 256; ++v) {
-    const uint32_t length = code.length[v];
-    table.entry[v] =
-        length == 0 ? 0 : static_cast<uint64_t>(code.bits[v]) << (64 - length) | length;
-  }
-  const size_t stride = stream_stride(n);
-  for (int group = 0; group < kHuffmanStreams; group += kEncodeAbreast) {
-    size_t lengths[kEncodeAbreast];
-    BitWriter writers[kEncodeAbreast];
-    for (int s = 0; s < kEncodeAbreast; ++s) {
-      lengths[s] = stream_length(n, group + s);
-      writers[s] = BitWriter{out, 0, 0};
-      out += stream_bytes[group + s];
-    }
-    encode_abreast<kEncodeAbreast>(table, bytes + stream_begin(n, group), stride, lengths, writers);
+  if (PairCodes::fit(code)) {
+    encode_streams<PairCodes>(code, stream_bytes, bytes, n, out);
+  } else {
+    encode_streams<ByteCodes>(code, stream_bytes, bytes, n, out);
   }
 }
 
