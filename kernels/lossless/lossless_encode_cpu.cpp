@@ -99,13 +99,14 @@ class UnitEncoder {
     const auto pack = QVLMEM_SIMD_PICK(byte_pack);
     for (size_t i = 0; i < n_; i += kPieceScalars) {
       const size_t piece = std::min(kPieceScalars, n_ - i);
+      const uint8_t* from = scalars_ + i * plane_count_;
+      prefetch_page_ahead(from, piece * plane_count_);
       uint8_t* targets[kMaxPlanes];
       for (size_t b = 0; b < plane_count_; ++b) {
         const bool packed = planes_[b].mode == LosslessMode::kPacked;
         targets[b] = packed ? piece_ + b * kPieceScalars : planes_[b].place + i;
       }
-      split_(scalars_ + i * plane_count_, piece, plane_count_, map_, stream_ ? raw_mask : 0,
-             targets);
+      split_(from, piece, plane_count_, map_, stream_ ? raw_mask : 0, targets);
       for (size_t b = 0; b < plane_count_; ++b) {
         if (planes_[b].mode == LosslessMode::kPacked) pack(targets[b], piece, &planes_[b].writer);
       }
