@@ -58,8 +58,8 @@ Status densify(const SparsePlan& plan, const Index* indices, const void* values,
   const auto scatter = QVLMEM_SIMD_PICK(sparse_scatter_run);
   const SparsePositions kind =
       sizeof(Index) == 4 ? SparsePositions::kInt32 : SparsePositions::kInt64;
-  // Whatever the order of indices, neighbouring units agree on where one ends and the next begins,
-  // so every entry is looked at by just one of them.
+  // Whatever the order of indices, neighbouring ranges of units agree on where one ends and the
+  // next begins, so every entry is looked at by just one of them.
   const auto first_of = [&](int64_t unit) {
     if (unit == 0) return int64_t{0};
     if (unit == plan.unit_count) return nnz;
@@ -67,15 +67,13 @@ Status densify(const SparsePlan& plan, const Index* indices, const void* values,
     const Index* found = std::lower_bound(indices, indices + nnz, unit * kSparseUnit, before);
     return static_cast<int64_t>(found - indices);
   };
-  int64_t first = first_of(unit_begin);
-  for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
-    const int64_t limit = first_of(unit + 1);
-    const int64_t begin = unit * kSparseUnit;
-    first = scatter(indices, kind, 0, first, limit, values, plan.element_bytes, begin,
-                    begin + sparse_unit_numel(plan, unit), sparse_streams(plan), y);
-    if (first != limit) return Status::kCorrupt;
-  }
-  return Status::kOk;
+  if (unit_begin == unit_end) return Status::kOk;
+  const int64_t limit = first_of(unit_end);
+  const int64_t next =
+      scatter(indices, kind, 0, first_of(unit_begin), limit, values, plan.element_bytes,
+              unit_begin * kSparseUnit, std::min(unit_end * kSparseUnit, plan.numel),
+              sparse_streams(plan), y);
+  return next == limit ? Status::kOk : Status::kCorrupt;
 }
 
 }  // namespace

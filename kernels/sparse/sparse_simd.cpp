@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/sparse/sparse_simd.h"
 
+#include <hwy/cache_control.h>
+
 #include "kernels/base/simd.h"
 
 QVLMEM_SIMD_BEGIN
@@ -199,7 +201,10 @@ size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, T* valu
   const DU32 du;
   const VU32 mask = hn::Set(du, key_mask), vcut = hn::Set(du, cut);
   VU32 top = hn::Zero(du);
+  // Stores whose place depends on the data keep the hardware from looking far ahead by itself.
+  constexpr size_t kAhead = 16384 / sizeof(T);
   for (; i + N <= n; i += N) {
+    hwy::Prefetch(x + i + kAhead);
     const VU32 v = load_bits(x + i);
     const VU32 key = hn::And(v, mask);
     const Compressor keep(hn::Gt(key, vcut));
