@@ -9,6 +9,7 @@ namespace qvlmem::registration {
 void register_autograd(torch::Library& m) {
   for (const char* op : {"quantize", "dequantize", "lossless_encode", "lossless_decode", "to_fp16",
                          "from_fp16", "profile_values"}) {
+  for (const char* op : {"quantize", "dequantize", "sparsify", "densify"}) {
     m.impl(op, torch::autograd::autogradNotImplementedFallback());
   }
 }

@@ -3,6 +3,7 @@
 #include "ops/lossless_ops.h"
 #include "ops/profile_ops.h"
 #include "ops/quantize_ops.h"
+#include "ops/sparse_ops.h"
 #include "registration/tables.h"
 
 namespace qvlmem::registration {
@@ -15,6 +16,8 @@ void register_cpu(torch::Library& m) {
   m.impl("to_fp16", TORCH_FN(ops::to_fp16_cpu));
   m.impl("from_fp16", TORCH_FN(ops::from_fp16_cpu));
   m.impl("profile_values", TORCH_FN(ops::profile_values_cpu));
+  m.impl("sparsify", TORCH_FN(ops::sparsify_cpu));
+  m.impl("densify", TORCH_FN(ops::densify_cpu));
 }
 
 }  // namespace qvlmem::registration

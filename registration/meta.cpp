@@ -3,6 +3,7 @@
 #include "ops/lossless_ops.h"
 #include "ops/profile_ops.h"
 #include "ops/quantize_ops.h"
+#include "ops/sparse_ops.h"
 #include "registration/tables.h"
 
 namespace qvlmem::registration {
@@ -14,6 +15,7 @@ void register_meta(torch::Library& m) {
   m.impl("to_fp16", TORCH_FN(ops::to_fp16_meta));
   m.impl("from_fp16", TORCH_FN(ops::from_fp16_meta));
   m.impl("profile_values", TORCH_FN(ops::profile_values_meta));
+  m.impl("densify", TORCH_FN(ops::densify_meta));
 }
 
 }  // namespace qvlmem::registration

@@ -15,6 +15,10 @@ void register_schemas(torch::Library& m) {
   m.def("to_fp16(Tensor x) -> (Tensor half, Tensor scale)");
   m.def("from_fp16(Tensor half, Tensor scale, ScalarType? dtype=None) -> Tensor");
   m.def("profile_values(Tensor x) -> Tensor");
+  m.def(
+      "sparsify(Tensor x, float sparsity_threshold=0.5, bool prune=True) "
+      "-> (Tensor indices, Tensor values)");
+  m.def("densify(Tensor indices, Tensor values, SymInt[] shape) -> Tensor");
 
   // Objects and dictionaries cannot be traced: this tag has torch.compile break the graph around
   // the op, and run it as it is.

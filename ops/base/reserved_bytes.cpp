@@ -20,13 +20,13 @@ ReservedBytes::ReservedBytes(int64_t bytes)
 
 ReservedBytes::~ReservedBytes() { c10::free_cpu(data_); }
 
-at::Tensor ReservedBytes::take(int64_t bytes) {
-  const size_t size = static_cast<size_t>(bytes);
+at::Tensor ReservedBytes::take(int64_t count, at::ScalarType dtype) {
+  const size_t size = static_cast<size_t>(count) * c10::elementSize(dtype);
   // alloc_cpu's memory is malloc's, and realloc gives the tail back where it lies.
   void* shrunk = std::realloc(data_, std::max<size_t>(size, 1));
   if (shrunk != nullptr) data_ = static_cast<uint8_t*>(shrunk);
   if (reinterpret_cast<uintptr_t>(data_) % c10::gAlignment != 0) {  // moved, as under a sanitizer
-    at::Tensor copy = at::empty({bytes}, at::kByte);
+    at::Tensor copy = at::empty({count}, dtype);
     std::memcpy(copy.mutable_data_ptr(), data_, size);
     return copy;
   }
@@ -36,8 +36,8 @@ at::Tensor ReservedBytes::take(int64_t bytes) {
                        c10::GetCPUAllocator(), /*resizable=*/true);
   at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
       std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
-      at::scalarTypeToTypeMeta(at::kByte));
-  tensor.unsafeGetTensorImpl()->set_sizes_contiguous({bytes});
+      at::scalarTypeToTypeMeta(dtype));
+  tensor.unsafeGetTensorImpl()->set_sizes_contiguous({count});
   return tensor;
 }
 

@@ -21,8 +21,8 @@ class ReservedBytes {
 
   uint8_t* data() { return data_; }
 
-  // The first `bytes` bytes as a flat uint8 tensor on the CPU; this object holds nothing after.
-  at::Tensor take(int64_t bytes);
+  // The first `count` elements as a flat tensor on the CPU; this object holds nothing after.
+  at::Tensor take(int64_t count, at::ScalarType dtype = at::kByte);
 
  private:
   uint8_t* data_;

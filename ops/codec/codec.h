@@ -30,6 +30,8 @@ struct Codec {
   // Bytes that encode would hold for x, where they can be told (or bounded from below) cheaply;
   // else 0.
   int64_t (*least_bytes)(const at::Tensor& x, const CompressOptions& options);
+  // torch's sparse COO tensor of what decode gives, for codecs that need not decode for it.
+  at::Tensor (*to_sparse_coo)(const Payload& payload, const TensorInfo& info) = nullptr;
 
   bool takes(at::ScalarType dtype) const {
     return exact || dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 ||

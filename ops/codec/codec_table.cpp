@@ -12,6 +12,7 @@ const std::vector<const Codec*>& codec_table() {
       &kFp16Codec,
       &kInt8Codec,
       &kInt4Codec,
+      &kSparseCodec,
   };
   return table;
 }

@@ -11,5 +11,6 @@ extern const Codec kLosslessCodec;
 extern const Codec kFp16Codec;
 extern const Codec kInt8Codec;
 extern const Codec kInt4Codec;
+extern const Codec kSparseCodec;
 
 }  // namespace qvlmem

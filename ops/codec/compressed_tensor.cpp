@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <qvlmem/compressed_tensor.h>
 
-#include <ATen/ops/_sparse_coo_tensor_unsafe.h>
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
@@ -54,6 +53,9 @@ at::Tensor CompressedTensor::decompress() const {
 }
 
 at::Tensor CompressedTensor::to_sparse_coo() const {
+  if (codec_->to_sparse_coo != nullptr && device().is_cpu()) {
+    return codec_->to_sparse_coo(payload_, info_);
+  }
   const at::Tensor dense = decompress();
   return dense.dim() == 0 ? dense.to_sparse(0) : dense.to_sparse();
 }

@@ -13,3 +13,24 @@ def _lossless_encode(x, level=1):
     if level not in (1, 2):
         raise ValueError(f'qvlmem::lossless_encode: expected level to be 1 or 2, got {level}')
     return x.new_empty([torch.library.get_ctx().new_dynamic_size()], dtype=torch.uint8)
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+
+def _is_above(size, bound):
+    """size > bound; False where the size is itself dynamic and nothing is known of it."""
+    try:
+        return bool(size > bound)
+    except GuardOnDataDependentSymNode:
+        return False
+
+
+@torch.library.register_fake('qvlmem::sparsify')
+def _sparsify(x, sparsity_threshold=0.5, prune=True):
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError(f'qvlmem::sparsify: expected x to be float32, float16 or bfloat16, got {x.dtype}')
+    if not 0 <= sparsity_threshold <= 1:
+        raise ValueError('qvlmem::sparsify: expected sparsity_threshold to be in [0, 1], got '
+                         f'{sparsity_threshold}')
+    nnz = torch.library.get_ctx().new_dynamic_size()
+    wide = _is_above(x.numel(), 2**31)
+    return x.new_empty([nnz], dtype=torch.int64 if wide else torch.int32), x.new_empty([nnz])

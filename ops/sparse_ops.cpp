@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/sparse_ops.h"
+
+#include <ATen/ops/empty.h>
+
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "ops/base/check.h"
+#include "ops/base/parallel.h"
+#include "ops/base/reserved_bytes.h"
+#include "ops/sparse_prune.h"
+
+namespace qvlmem::ops {
+namespace {
+
+// Gathers units into COO in one pass over x, although where a unit's entries go is known only when
+// the units before it are gathered: threads take units in order, gather each into a scratch of
+// their own, wait for their turn to be told a place, and copy the entries there.
+class CooWriter {
+ public:
+  // Room for `capacity` entries.
+  CooWriter(const SparsePlan& plan, const void* x, int64_t capacity)
+      : plan_(plan),
+        x_(x),
+        capacity_(capacity),
+        index_dtype_(sparse_wide_indices(plan.numel) ? at::kLong : at::kInt),
+        indices_(capacity * static_cast<int64_t>(c10::elementSize(index_dtype_))),
+        values_(capacity * plan.element_bytes) {}
+
+  // False where there are more entries than room; what was written then means nothing.
+  bool write(const SparseRule& rule) {
+    next_ = turn_ = end_ = 0;
+    overflowed_ = false;
+    const int64_t workers =
+        std::min<int64_t>(at::get_num_threads(), ceil_div(plan_.unit_count, kSparseGrain));
+    parallel_units(workers, 1, [&](int64_t, int64_t) { work(rule); });
+    return !overflowed_;
+  }
+
+  bool refused() const { return refused_; }
+
+  std::tuple<at::Tensor, at::Tensor> take() {
+    return {indices_.take(end_, index_dtype_), values_.take(end_, torch_dtype(plan_.dtype))};
+  }
+
+ private:
+  void work(const SparseRule& rule) {
+    const auto scratch = std::make_unique<SparseScratch>();
+    for (int64_t unit; (unit = next_.fetch_add(1)) < plan_.unit_count;) {
+      sparse_gather_cpu(plan_, rule, x_, unit, false, scratch.get());
+      if (sparse_refuses(plan_, rule, *scratch)) refused_ = true;
+      // Whoever has the first unit without a place never waits, so even one thread comes through.
+      // A turn is a few microseconds: too short to sleep.
+      while (turn_.load(std::memory_order_acquire) != unit) std::this_thread::yield();
+      const int64_t begin = end_;
+      const bool fits = scratch->count <= capacity_ - begin;
+      if (fits) {
+        end_ = begin + scratch->count;
+      } else {
+        overflowed_ = true;
+        next_ = plan_.unit_count;
+      }
+      turn_.store(unit + 1, std::memory_order_release);
+      if (!fits || overflowed_) continue;
+      sparse_place_cpu(plan_, *scratch, unit, begin, indices_.data(), values_.data());
+    }
+  }
+
+  const SparsePlan& plan_;
+  const void* x_;
+  const int64_t capacity_;
+  const at::ScalarType index_dtype_;
+  ReservedBytes indices_, values_;
+  std::atomic<int64_t> next_{0}, turn_{0};
+  int64_t end_ = 0;  // belongs to whose turn it is
+  std::atomic<bool> overflowed_{false}, refused_{false};
+};
+
+void check_threshold(const char* op, double sparsity_threshold) {
+  TORCH_CHECK_VALUE(sparsity_threshold >= 0.0 && sparsity_threshold <= 1.0, "qvlmem::", op,
+                    ": expected sparsity_threshold to be in [0, 1], got ", sparsity_threshold);
+}
+
+SparsePlan make_plan(const char* op, int64_t numel, at::ScalarType dtype) {
+  SparsePlan plan;
+  check_status(op, "x", make_sparse_plan(numel, kernel_dtype(op, dtype), &plan));
+  return plan;
+}
+
+void check_coo(const at::Tensor& indices, const at::Tensor& values) {
+  check_dense("densify", "indices", indices);
+  check_dense("densify", "values", values);
+  TORCH_CHECK_TYPE(indices.scalar_type() == at::kInt || indices.scalar_type() == at::kLong,
+                   "qvlmem::densify: expected indices to be int32 or int64, got ",
+                   describe(indices));
+  const at::ScalarType dtype = values.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16,
+                   "qvlmem::densify: expected values to be float32, float16 or bfloat16, got ",
+                   describe(values));
+  TORCH_CHECK_VALUE(indices.dim() == 1, "qvlmem::densify: expected indices to be flat, got ",
+                    describe(indices));
+  TORCH_CHECK_VALUE(values.dim() == 1, "qvlmem::densify: expected values to be flat, got ",
+                    describe(values));
+  TORCH_CHECK_VALUE(indices.device() == values.device(),
+                    "qvlmem::densify: expected indices and values on one device, got ",
+                    indices.device(), " and ", values.device());
+}
+
+// Says which index is not what it must be.
+template <class Index>
+[[noreturn]] void throw_bad_index(const Index* indices, int64_t nnz, int64_t numel) {
+  for (int64_t k = 0; k < nnz; ++k) {
+    TORCH_CHECK_VALUE(indices[k] >= 0 && indices[k] < numel,
+                      "qvlmem::densify: expected indices to be in [0, ", numel, "), got ",
+                      indices[k], " at position ", k);
+    TORCH_CHECK_VALUE(k == 0 || indices[k - 1] < indices[k],
+                      "qvlmem::densify: expected indices to be strictly increasing, got ",
+                      indices[k], " after ", indices[k - 1], " at position ", k);
+  }
+  TORCH_CHECK_VALUE(false, "qvlmem::densify: indices changed while they were read");
+}
+
+template <class Index>
+void densify(const SparsePlan& plan, const Index* indices, const void* values, int64_t nnz,
+             void* y) {
+  std::atomic<bool> refused{false};
+  parallel_units(plan.unit_count, kSparseGrain, [&](int64_t begin, int64_t end) {
+    const Status status = sparse_densify_cpu(plan, indices, values, nnz, begin, end, y);
+    if (status != Status::kOk) refused.store(true, std::memory_order_relaxed);
+  });
+  if (refused) throw_bad_index(indices, nnz, plan.numel);
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> sparsify_cpu(const at::Tensor& x, double sparsity_threshold,
+                                                bool prune) {
+  check_lossy_input("sparsify", x);
+  check_threshold("sparsify", sparsity_threshold);
+  const SparsePlan plan = make_plan("sparsify", x.numel(), x.scalar_type());
+  const at::Tensor dense = x.contiguous();
+  const void* data = dense.const_data_ptr();
+  const int64_t target = prune ? sparse_zero_target(sparsity_threshold, plan.numel) : 0;
+  CooWriter writer(plan, data, plan.numel - target);
+  SparseKeyRange range;
+  // Where the zeros look enough, the first pass is the only one; where they then are not, or do not
+  // look so, the threshold is searched.
+  const bool written = probably_sparse(plan, data, target, &range) &&
+                       writer.write(sparse_nonzero_rule(plan.dtype, prune));
+  if (!written && !writer.refused()) {
+    const bool fits = writer.write(prune_rule(plan, data, target, range));
+    TORCH_CHECK_VALUE(fits || writer.refused(), "qvlmem::sparsify: x changed while it was read");
+  }
+  if (writer.refused()) throw_non_finite("sparsify", x);
+  return writer.take();
+}
+
+at::Tensor densify_cpu(const at::Tensor& indices, const at::Tensor& values, at::IntArrayRef shape) {
+  check_coo(indices, values);
+  const int64_t numel = check_sizes("densify", shape, 8);
+  const int64_t nnz = values.numel();
+  TORCH_CHECK_VALUE(indices.numel() == nnz, "qvlmem::densify: expected as many indices as values, ",
+                    nnz, ", got ", indices.numel());
+  TORCH_CHECK_VALUE(nnz <= numel, "qvlmem::densify: expected at most ", numel,
+                    " indices for shape ", shape, ", got ", nnz);
+  const SparsePlan plan = make_plan("densify", numel, values.scalar_type());
+  at::Tensor y = at::empty(shape, values.options());
+  const at::Tensor positions = indices.contiguous(), stored = values.contiguous();
+  if (positions.scalar_type() == at::kInt) {
+    densify(plan, positions.const_data_ptr<int32_t>(), stored.const_data_ptr(), nnz,
+            y.mutable_data_ptr());
+  } else {
+    densify(plan, positions.const_data_ptr<int64_t>(), stored.const_data_ptr(), nnz,
+            y.mutable_data_ptr());
+  }
+  return y;
+}
+
+at::Tensor densify_meta(const at::Tensor& indices, const at::Tensor& values,
+                        c10::SymIntArrayRef shape) {
+  check_coo(indices, values);
+  return at::empty_symint(shape, values.options());
+}
+
+}  // namespace qvlmem::ops
