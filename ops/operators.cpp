@@ -50,4 +50,15 @@ at::Tensor profile_values(const at::Tensor& x) {
   return op.call(x);
 }
 
+at::Tensor lossless_encode(const at::Tensor& x, int64_t level) {
+  static const auto op = find<at::Tensor(const at::Tensor&, int64_t)>("qvlmem::lossless_encode");
+  return op.call(x, level);
+}
+
+at::Tensor lossless_decode(const at::Tensor& bytes, at::IntArrayRef shape, at::ScalarType dtype) {
+  static const auto op = find<at::Tensor(const at::Tensor&, c10::SymIntArrayRef, at::ScalarType)>(
+      "qvlmem::lossless_decode");
+  return op.call(bytes, c10::fromIntArrayRefSlow(shape), dtype);
+}
+
 }  // namespace qvlmem

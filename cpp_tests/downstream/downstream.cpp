@@ -42,6 +42,15 @@ int main() {
         "dequantize gives what it says");
   check(at::allclose(y.to(at::kFloat), x, 0.1, 0.3), "4 bits are near the original");
 
+  const auto [half, half_scale] = qvlmem::to_fp16(x);
+  const at::Tensor from_half = qvlmem::from_fp16(half, half_scale);
+  check(at::allclose(from_half, x, 0x1p-10, 0.0), "half precision keeps 11 bits");
+
+  const at::Tensor encoded = qvlmem::lossless_encode(x, 2);
+  const at::Tensor decoded = qvlmem::lossless_decode(encoded, x.sizes(), x.scalar_type());
+  check(at::equal(decoded, x), "lossless keeps every bit");
+
+  check(qvlmem::profile(x).at("numel") == 360.0, "the profile counts the elements");
   check(qvlmem::memory_stats().contains("tensors_compressed"), "the statistics have their names");
 
   try {

@@ -87,6 +87,15 @@ QVLMEM_API std::tuple<at::Tensor, at::Tensor> to_fp16(const at::Tensor& x);
 QVLMEM_API at::Tensor from_fp16(const at::Tensor& half, const at::Tensor& scale,
                                 std::optional<at::ScalarType> dtype = std::nullopt);
 
+// x bit for bit as a flat uint8 tensor, for every dtype that is not quantized. level: 1 bit-packed
+// at memory speed, 2 entropy-coded.
+QVLMEM_API at::Tensor lossless_encode(const at::Tensor& x, int64_t level = 1);
+
+// The inverse, of the shape and dtype that were encoded, at either level. ValueError for bytes that
+// are damaged or stand for something else.
+QVLMEM_API at::Tensor lossless_decode(const at::Tensor& bytes, at::IntArrayRef shape,
+                                      at::ScalarType dtype);
+
 // float64 [10], from a fixed sample of x (float32, float16 or bfloat16): numel, sparsity, mean,
 // variance, absmax, outlier_ratio, row_absmax_spread, entropy_bits, stable_rank, low_rank_energy.
 QVLMEM_API at::Tensor profile_values(const at::Tensor& x);
