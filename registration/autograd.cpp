@@ -7,9 +7,18 @@
 namespace qvlmem::registration {
 
 void register_autograd(torch::Library& m) {
-  for (const char* op : {"quantize", "dequantize", "lossless_encode", "lossless_decode", "to_fp16",
-                         "from_fp16", "profile_values"}) {
-  for (const char* op : {"quantize", "dequantize", "sparsify", "densify"}) {
+  constexpr const char* kOps[] = {
+      "quantize",         //
+      "dequantize",       //
+      "to_fp16",          //
+      "from_fp16",        //
+      "sparsify",         //
+      "densify",          //
+      "lossless_encode",  //
+      "lossless_decode",  //
+      "profile_values",   //
+  };
+  for (const char* op : kOps) {
     m.impl(op, torch::autograd::autogradNotImplementedFallback());
   }
 }

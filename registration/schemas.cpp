@@ -15,9 +15,6 @@ void register_schemas(torch::Library& m) {
   m.def("to_fp16(Tensor x) -> (Tensor half, Tensor scale)");
   m.def("from_fp16(Tensor half, Tensor scale, ScalarType? dtype=None) -> Tensor");
   m.def("profile_values(Tensor x) -> Tensor");
-  m.def(
-      "sparsify(Tensor x, float sparsity_threshold=0.5, bool prune=True) "
-      "-> (Tensor indices, Tensor values)");
   m.def("densify(Tensor indices, Tensor values, SymInt[] shape) -> Tensor");
 
   // Objects and dictionaries cannot be traced: this tag has torch.compile break the graph around
@@ -46,6 +43,9 @@ void register_schemas(torch::Library& m) {
 
   // Sizes that depend on the data: PyTorch takes the fake kernels of these from Python alone.
   m.set_python_module("qvlmem._fakes");
+  m.def(
+      "sparsify(Tensor x, float sparsity_threshold=0.5, bool prune=True) "
+      "-> (Tensor indices, Tensor values)");
   m.def("lossless_encode(Tensor x, int level=1) -> Tensor");
 }
 

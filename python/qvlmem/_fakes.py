@@ -13,11 +13,12 @@ def _lossless_encode(x, level=1):
     if level not in (1, 2):
         raise ValueError(f'qvlmem::lossless_encode: expected level to be 1 or 2, got {level}')
     return x.new_empty([torch.library.get_ctx().new_dynamic_size()], dtype=torch.uint8)
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 
 def _is_above(size, bound):
     """size > bound; False where the size is itself dynamic and nothing is known of it."""
+    # Importing this takes longer than all else here, and whoever traces has it anyway.
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
     try:
         return bool(size > bound)
     except GuardOnDataDependentSymNode:
