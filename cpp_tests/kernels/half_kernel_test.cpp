@@ -157,6 +157,51 @@ TEST(HalfKernelTest, AnOutlierThatTheSampleMissesCostsASecondPassAndNothingElse)
   }
 }
 
+// Where the sample's maximum is in [1, 2), the proposal is 2^-12: it holds up to 65520 * 2^-12.
+TEST(HalfKernelTest, TheProposalStandsAsLongAsNothingOverflows) {
+  const int64_t n = 300000, missed = n - 3;
+  const std::pair<double, double> outlier_and_scale[] = {
+      {1.0, 0x1p-12}, {15.9921875, 0x1p-12}, {15.998, 0x1p-11}, {31.0, 0x1p-10}, {33.0, 0x1p-9}};
+  for (auto [outlier, scale] : outlier_and_scale) {
+    std::vector<double> values(n, 1.5);
+    values[missed] = outlier;
+    for (DType dtype : {DType::kFloat32, DType::kFloat64}) {
+      const auto x = bytes_of(values, dtype);
+      const Encoded e = encode(plan_for(n, dtype), x.data());
+      EXPECT_EQ(e.scale, scale) << outlier;
+      EXPECT_EQ(e.passes, scale == 0x1p-12 ? 1 : 2);
+      expect_scale_is_right(x, n, dtype, e.scale);
+      expect_close(outlier, to_float(Half{e.half[missed]}) * e.scale, e.scale);
+    }
+  }
+}
+
+TEST(HalfKernelTest, APassThatFailsStillFindsTheLargest) {
+  const int64_t n = 300000;
+  std::vector<double> values(n, 1.5);
+  values[n / 3 + 2] = 1e6;  // in an earlier unit, where one call has failed already
+  values[n - 3] = 1e9;
+  const auto x = bytes_of(values, DType::kFloat32);
+  for (bool one_call : {false, true}) {
+    const Encoded e = encode(plan_for(n, DType::kFloat32), x.data(), one_call);
+    EXPECT_EQ(e.scale, 0x1p15);
+  }
+}
+
+TEST(HalfKernelTest, ASampleOfZerosSaysNothing) {
+  const int64_t n = 300000;
+  for (DType dtype : kScaled) {
+    for (double value : {0x1p-20, 3.0, 1023.0, 1024.0, 1e30}) {
+      std::vector<double> values(n, 0.0);
+      values[n - 3] = value;
+      const auto x = bytes_of(values, dtype);
+      const Encoded e = encode(plan_for(n, dtype), x.data());
+      expect_scale_is_right(x, n, dtype, e.scale);
+      expect_close(element_of(x, dtype, n - 3), to_float(Half{e.half[n - 3]}) * e.scale, e.scale);
+    }
+  }
+}
+
 TEST(HalfKernelTest, SampleLiesInTheTensorWithoutOverlap) {
   for (int64_t n : {kHalfSampleAll + 1, int64_t{20011}, int64_t{1} << 40, int64_t{1} << 59}) {
     int64_t end = 0;

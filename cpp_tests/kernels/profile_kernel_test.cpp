@@ -152,6 +152,14 @@ TEST(ProfileKernelTest, FindsARowThatStandsOut) {
   EXPECT_GT(f[kProfileRowAbsmaxSpread], 50.0);
 }
 
+TEST(ProfileKernelTest, OutliersAreBeyondSixDeviations) {
+  std::vector<float> x(1024);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = i % 2 ? 1.0f : -1.0f;
+  x[100] = 5.5f, x[200] = -6.5f;  // the standard deviation is 1.034
+  const Fields f = profile_of(x, 32, 32, DType::kFloat32);
+  EXPECT_EQ(f[kProfileOutlierRatio], 1.0 / 1024);
+}
+
 TEST(ProfileKernelTest, UndefinedIsZero) {
   for (DType dtype : kDTypes) {
     for (auto [rows, cols] : {std::pair<int64_t, int64_t>{0, 4}, {4, 0}, {0, 0}}) {
