@@ -44,6 +44,7 @@ class Views(nn.Module):
 VIEWS = {
     'whole and its rows': ([lambda x: x, lambda x: x[2:4], lambda x: x[7]], [(10, 6)]),
     'rows first': ([lambda x: x[2:4], lambda x: x], [(10, 6)]),
+    'a beginning first': ([lambda x: x[:2], lambda x: x], [(10, 6)]),
     'twice the same': ([lambda x: x, lambda x: x.view(60)], [(10, 6)]),
     'transposed': ([lambda x: x.t()], [(6, 10)]),
     'apart': ([lambda x: x[:5], lambda x: x[5:]], [(5, 6), (5, 6)]),

@@ -125,6 +125,15 @@ def test_forced_decoding_repeats_free_decoding(subject):
     assert free.logits.shape == (4, small_qwen3_vl.VOCABULARY)
 
 
+def test_forced_decoding_feeds_what_it_is_told(subject):
+    free = generation.decode(subject, *generation.prefill(subject), 2)
+    other = [free.tokens[0] ^ 1, free.tokens[1]]
+    forced = generation.decode(subject, *generation.prefill(subject), 9, forced=other)
+    assert forced.tokens == other
+    assert torch.equal(forced.logits[0], free.logits[0])
+    assert not torch.equal(forced.logits[1], free.logits[1])
+
+
 def test_decoding_stops_at_an_end_token(subject):
     free = generation.decode(subject, *generation.prefill(subject), 3)
     ending = generation.Subject(subject.model, subject.inputs, end_tokens={free.tokens[0]})
@@ -240,6 +249,43 @@ def test_a_tensor_over_its_bound_is_an_error(damage, max_error, monkeypatch):
     monkeypatch.setattr(torch.ops.qvlmem, 'decompress', lambda c: damage(decompress(c)))
     with pytest.raises(CommandError, match='came back'):
         ledger.Ledger(max_error, 'tensor').round_trip('weights', 'x', torch.ones(64, 64))
+
+
+class Zeroing(ledger.Ledger):
+    """Gives zeros back for one kind of tensor, and everything else as it is."""
+
+    def __init__(self, kind):
+        super().__init__(0, 'tensor')
+        self.zeroed = kind
+
+    def round_trip(self, kind, name, x):
+        return None, torch.zeros_like(x) if kind == self.zeroed else x
+
+
+@pytest.mark.parametrize('kind, used', [(held_model.VISION, True), (held_model.DEEPSTACK, True),
+                                        (held_model.HIDDEN, False), ('no kind', False)])
+def test_the_model_uses_the_features_that_came_back(subject, kind, used):
+    plain, _ = generation.prefill(subject)
+    with held_model.held_features(subject.model, Zeroing(kind)):
+        held, _ = generation.prefill(subject)
+    assert torch.equal(plain, held) != used
+
+
+def test_the_cache_has_what_came_back(subject):
+    book = ledger.Ledger(0.05, 'tensor')
+    logits, cache = generation.prefill(subject)
+    held = held_model.hold_cache(cache, book)
+    restored, again = held_model.restored_cache(held), held_model.restored_cache(held)
+    assert len(book.entries) == 2 * len(cache.layers) == 2 * TEXT_LAYERS
+    for plain, first, second in zip(cache.layers, restored.layers, again.layers):
+        for name in ('keys', 'values'):
+            x, y, z = (getattr(layer, name) for layer in (plain, first, second))
+            assert torch.equal(y, z) and not torch.equal(x, y)
+            assert float((x - y).norm()) <= 0.05 * float(x.norm())
+    plain_answer = generation.decode(subject, logits, cache, 3)
+    held_answer = generation.decode(subject, logits, restored, 3, forced=plain_answer.tokens)
+    assert torch.equal(plain_answer.logits[0], held_answer.logits[0])
+    assert not torch.equal(plain_answer.logits[1:], held_answer.logits[1:])
 
 
 def test_hooks_are_gone_after_an_error(subject, monkeypatch):
