@@ -25,10 +25,13 @@ def print_json(document):
 def new_table(title, *columns, text=(), **options):
     """A table of text (the first column and those in `text`) and figures; only the first wraps."""
     table = Table(title=title, title_justify='left', title_style='bold', caption_justify='left',
-                  box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), **options)
+                  box=box.SIMPLE_HEAD,
+                  pad_edge=False, padding=(0, 1, 0, 0), **options)
+    lines = max(name.count('\n') for name in columns)
     for index, name in enumerate(columns):
         left = index == 0 or name in text
-        table.add_column(name, justify='left' if left else 'right', no_wrap=index > 0, vertical='bottom')
+        header = '\n' * (lines - name.count('\n')) + name
+        table.add_column(header, justify='left' if left else 'right', no_wrap=index > 0)
     return table
 
 
