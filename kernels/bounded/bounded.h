@@ -94,9 +94,13 @@ Status bounded_encode_cpu(const BoundedPlan& plan, const void* x, DType dtype, c
                           const int64_t* offset, int64_t unit_begin, int64_t unit_end,
                           uint8_t* packed) noexcept;
 
-// Decodes units into y (rows x cols, dense), saturating at the dtype's largest finite value. Bytes
-// may be hostile: kUnsupported for an unknown mode, kCorrupt or kTruncated where a unit's bytes,
-// widths or steps contradict one another; else some values, none of them NaN or infinite.
+// Checks units of bytes that may be hostile: kUnsupported for an unknown mode, kCorrupt or
+// kTruncated where a unit's bytes, widths or steps contradict one another. Reads no payload.
+Status bounded_check_cpu(const BoundedPlan& plan, const uint8_t* packed, const int64_t* offset,
+                         const float* step, int64_t unit_begin, int64_t unit_end) noexcept;
+
+// Decodes units into y (rows x cols, dense), saturating at the dtype's largest finite value.
+// Answers as bounded_check_cpu does, and else with some values, none of them NaN or infinite.
 Status bounded_decode_cpu(const BoundedPlan& plan, const uint8_t* packed, const int64_t* offset,
                           const float* step, int64_t unit_begin, int64_t unit_end, void* y,
                           DType dtype) noexcept;

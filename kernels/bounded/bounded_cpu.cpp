@@ -93,6 +93,31 @@ Status solve_row(const void* x, DType dtype, int64_t n, const BoundedTarget& tar
   return search.best > 0 ? Status::kOk : Status::kBoundMissed;
 }
 
+// Where the parts of a packed unit lie.
+struct PackedUnit {
+  const uint8_t* headers;
+  const uint8_t* payload;
+  size_t payload_bytes;
+};
+
+// Finds them in bytes [begin, end), which may be hostile: kOk only where the headers' blocks fill
+// the payload exactly.
+Status open_unit(const BoundedUnit& unit, const uint8_t* packed, int64_t begin, int64_t end,
+                 PackedUnit* out) {
+  const int64_t blocks = blocks_of(unit.end - unit.begin);
+  if (end - begin < 1) return Status::kTruncated;
+  if (packed[begin] != kBoundedModePacked) return Status::kUnsupported;
+  if (end - begin < 1 + blocks) return Status::kTruncated;
+  out->headers = packed + begin + 1;
+  out->payload = out->headers + blocks;
+  out->payload_bytes = static_cast<size_t>(end - begin - 1 - blocks);
+  const size_t announced =
+      QVLMEM_SIMD_PICK(int_unpack_measure)(out->headers, static_cast<size_t>(blocks));
+  if (announced == SIZE_MAX) return Status::kCorrupt;
+  if (announced == out->payload_bytes) return Status::kOk;
+  return announced > out->payload_bytes ? Status::kTruncated : Status::kCorrupt;
+}
+
 }  // namespace
 
 Status bounded_solve_cpu(const BoundedPlan& plan, const void* x, DType dtype,
@@ -166,6 +191,20 @@ Status bounded_encode_cpu(const BoundedPlan& plan, const void* x, DType dtype, c
   return Status::kOk;
 }
 
+Status bounded_check_cpu(const BoundedPlan& plan, const uint8_t* packed, const int64_t* offset,
+                         const float* step, int64_t unit_begin, int64_t unit_end) noexcept {
+  for (int64_t u = unit_begin; u < unit_end; ++u) {
+    const BoundedUnit unit = bounded_unit(plan, u);
+    for (int64_t r = unit.row_begin; r < unit.row_end; ++r) {
+      if (!(step[r] > 0 && step[r] <= kFloat32Max)) return Status::kCorrupt;
+    }
+    PackedUnit bytes;
+    const Status status = open_unit(unit, packed, offset[u], offset[u + 1], &bytes);
+    if (status != Status::kOk) return status;
+  }
+  return Status::kOk;
+}
+
 Status bounded_decode_cpu(const BoundedPlan& plan, const uint8_t* packed, const int64_t* offset,
                           const float* step, int64_t unit_begin, int64_t unit_end, void* y,
                           DType dtype) noexcept {
@@ -175,32 +214,23 @@ Status bounded_decode_cpu(const BoundedPlan& plan, const uint8_t* packed, const 
   const bool stream = plan.rows * plan.cols * dtype_bytes(dtype) >= kStreamBytes;
   alignas(64) int32_t q[kPiece];
   for (int64_t u = unit_begin; u < unit_end; ++u) {
+    const Status status = bounded_check_cpu(plan, packed, offset, step, u, u + 1);
+    if (status != Status::kOk) return status;
     const BoundedUnit unit = bounded_unit(plan, u);
-    for (int64_t r = unit.row_begin; r < unit.row_end; ++r) {
-      if (!(step[r] > 0 && step[r] <= kFloat32Max)) return Status::kCorrupt;
-    }
-    const int64_t blocks = blocks_of(unit.end - unit.begin), size = offset[u + 1] - offset[u];
-    if (size < 1) return Status::kTruncated;
-    const uint8_t* headers = packed + offset[u] + 1;
-    if (headers[-1] != kBoundedModePacked) return Status::kUnsupported;
-    if (size < 1 + blocks) return Status::kTruncated;
-    const uint8_t* payload = headers + blocks;
-    auto left = static_cast<size_t>(size - 1 - blocks);
-    const size_t announced = measure(headers, static_cast<size_t>(blocks));
-    if (announced == SIZE_MAX) return Status::kCorrupt;
-    if (announced != left) return announced > left ? Status::kTruncated : Status::kCorrupt;
+    PackedUnit bytes;
+    open_unit(unit, packed, offset[u], offset[u + 1], &bytes);
     for (int64_t begin = unit.begin; begin < unit.end; begin += kPiece) {
       const int64_t end = std::min(begin + kPiece, unit.end);
       const auto count = static_cast<size_t>(blocks_of(end - begin));
-      unpack(headers, count, payload, left, q);
+      unpack(bytes.headers, count, bytes.payload, bytes.payload_bytes, q);
       for_each_row_run(plan, begin, end, [&](int64_t row, int64_t from, int64_t to) {
         dequantize(q + (from - begin), static_cast<size_t>(to - from), step[row], stream,
                    element(y, dtype, from), dtype);
       });
-      const size_t used = measure(headers, count);
-      headers += count;
-      payload += used;
-      left -= used;
+      const size_t used = measure(bytes.headers, count);
+      bytes.headers += count;
+      bytes.payload += used;
+      bytes.payload_bytes -= used;
     }
   }
   return Status::kOk;

@@ -112,12 +112,16 @@ QVLMEM_HD inline double bounded_excess(const BoundedTarget& target, const Bounde
   // Errors are summed up in float32, 16 squares at a time: the sum may be off by 16 roundings.
   const double slack = 1 + 0x1p-18;
   const double e = target.max_error;
+  if (error.max == 0) return 0;  // whatever underflows below
   if (target.norm == BoundedNorm::kElement) {
     const double ratio = error.max * slack / (e * bits_to_float(moments.magnitude_bits));
     return ratio * ratio;
   }
   return error.sum_squares * slack / (e * e * moments.sum_squares);
 }
+
+constexpr int kBoundedTries = 8;      // after these the best known will do
+constexpr int kBoundedMaxTries = 40;  // after these there is none
 
 // The search for the largest step whose error holds. Use: bounded_search; then while !done, measure
 // `step` and update. In the end `best` is the step, or 0 where none was found.
@@ -131,10 +135,21 @@ struct BoundedSearch {
   float low = 0, high = 0;            // steps outside make no sense
   double aim = 1, enough = 0;         // f to aim at, and f that will do
   double floor_inverse = 0;           // 1 / f where everything is 0: B
+  float fallback = 0;                 // where above 0, `step` is a guess and this the model's step
 };
 
-constexpr int kBoundedTries = 8;      // after these the best known will do
-constexpr int kBoundedMaxTries = 40;  // after these there is none
+// `step` as a step to measure, within [low, high]. Where the largest value is more than 2^22 steps,
+// float32's own rounding comes near a step: there a power of two is taken, with which quotients and
+// products are exact, and values beyond 2^24 steps come back as they were. So max_error can be as
+// low as sqrt(n) 2^-29: no error exceeds a step of max|x| / 2^29.
+QVLMEM_HD inline float bounded_candidate(const BoundedSearch& s, double step) {
+  if (step >= s.high) return s.high;
+  if (step <= s.low) return s.low;
+  const float candidate = static_cast<float>(step);
+  if (candidate > s.high * 0x1p-23f) return candidate;
+  const float power = bits_to_float(float_to_bits(candidate) & 0x7f800000u);
+  return power > s.low ? power : s.low;
+}
 
 // n: number of values that the measurements cover. REQUIRES: finite moments, n > 0, max_error > 0.
 // Where all values are zero, done at once: any step gives zeros back, and best is 1.
@@ -149,19 +164,26 @@ QVLMEM_HD inline BoundedSearch bounded_search(const BoundedTarget& target,
     search.done = true;
     return search;
   }
-  // 2.25 max|x| rounds everything to 0; max|x| / 2^29.9 is as fine as q can be.
-  const double high = 2.25 * largest, low = largest * 0x1.12p-30;
+  // 2.25 max|x| rounds everything to 0; the power of two that max|x| is 2^29 to 2^30 times of is as
+  // fine as q can be.
+  const double high = 2.25 * largest;
+  const double low = 0x1p-29 * bits_to_float(moments.magnitude_bits & 0x7f800000u);
   search.high = high < double{kFloat32Max} ? static_cast<float>(high) : kFloat32Max;
   search.low = low > 0x1p-149 ? static_cast<float>(low) : 0x1p-149f;
   search.over = high;
   search.floor_inverse = e * e;
-  double step = high;  // holds where e >= 1
+  if (e >= 1) {  // no value rounds to what is further from it than 0
+    search.best = search.high;
+    search.done = true;
+    return search;
+  }
+  double step;
   if (target.norm == BoundedNorm::kElement) {
     // The largest error is soon as large as it gets; with 16 bits it moves in leaps.
     search.enough = 0.9;
     search.aim = 0.95;
     const double allowed = e * largest, half = bounded_half_ulp(dtype) * largest;
-    if (e < 1) step = allowed > 2 * half ? 2 * (allowed - half) : allowed;
+    step = allowed > 2 * half ? 2 * (allowed - half) : allowed;
   } else {
     // The measured error scatters by about 1 / sqrt(n) around its mean; and another look at x for
     // 2% of a step, 0.03 bit a value, does not pay.
@@ -170,14 +192,17 @@ QVLMEM_HD inline BoundedSearch bounded_search(const BoundedTarget& target,
     search.aim = tolerance < 1 ? 1 - tolerance / 2 : 0.5;
     const double ulp = dtype == DType::kFloat32 ? 0 : 2 * bounded_half_ulp(dtype);
     const double rounding = 0.54 * ulp * ulp;  // mean of u^2 / x^2 over a binade
-    if (e < 1) {
-      const double square = 12 * e * e / (1 / search.aim - e * e);
-      const double mean_square = moments.sum_squares / static_cast<double>(n);
-      step = sqrt(mean_square * (square > 3 * rounding ? square - rounding : square));
-    }
+    const double square = 12 * e * e / (1 / search.aim - e * e);
+    const double mean_square = moments.sum_squares / static_cast<double>(n);
+    step = sqrt(mean_square * (square > 3 * rounding ? square - rounding : square));
   }
-  step = step < search.high ? step : search.high;
-  search.step = step > search.low ? static_cast<float>(step) : search.low;
+  search.step = bounded_candidate(search, step);
+  // Where all magnitudes are alike, a step that is far too long for the model may hit them all.
+  const bool alike = moments.sum_squares >= 0.5 * static_cast<double>(n) * largest * largest;
+  if (alike && step < largest) {
+    search.fallback = search.step;
+    search.step = static_cast<float>(largest);
+  }
   return search;
 }
 
@@ -195,12 +220,18 @@ QVLMEM_HD inline double bounded_line(double a_step, double a_inverse, double b_i
 QVLMEM_HD inline void bounded_search_update(double f, BoundedSearch* search) {
   BoundedSearch& s = *search;
   const double step = s.step, inverse = 1 / (f > 1e-30 ? f : 1e-30);
-  ++s.tries;
   if (f <= 1) {
     s.best = s.step;
   } else {
     s.over = step;
   }
+  if (s.fallback > 0) {
+    s.done = f <= 1;
+    s.step = s.fallback;
+    s.fallback = 0;
+    return;
+  }
+  ++s.tries;
   if (s.best > 0) {
     s.done = (f <= 1 && f >= s.enough) || s.best >= s.high || s.tries >= kBoundedTries ||
              s.over < s.best * 1.01;  // nothing left to gain
@@ -217,8 +248,8 @@ QVLMEM_HD inline void bounded_search_update(double f, BoundedSearch* search) {
   const bool inside = next > below * 1.001 && next < above * 0.999;
   if (!inside) next = below > 0 ? sqrt(below * above) : above / 2;
   if (below == 0 && s.tries >= 4) next = next < above / 2 ? next : above / 2;
-  next = next > s.low ? next : s.low;
-  s.step = next < s.high ? static_cast<float>(next) : s.high;
+  s.step = bounded_candidate(s, next);
+  s.done = below > 0 && s.step <= s.best;  // between powers of two
   s.last = step;
   s.last_inverse = inverse;
 }
