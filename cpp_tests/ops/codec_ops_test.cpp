@@ -95,9 +95,10 @@ TEST(SelectTest, AutoMeetsEveryBoundAndIsNeverLargerThanANamedMethodThatMeetsIt)
         EXPECT_LE(error_within(bound, {measured.relative, measured.worst_row, measured.element}),
                   max_error);
         EXPECT_TRUE(max_error > 0.0 || at::equal(c->decompress(), x));
+        if (max_error == 0.0) continue;
         for (const Codec* codec : codec_table()) {
           const CompressedTensorPtr named = compress(x, codec->name, options);
-          if (error_within(bound, named->error()) <= max_error && max_error > 0.0) {
+          if (error_within(bound, named->error()) <= max_error) {
             EXPECT_LE(c->nbytes(), named->nbytes()) << codec->name;
           }
         }

@@ -13,6 +13,7 @@ const std::vector<const Codec*>& codec_table() {
       &kInt8Codec,
       &kInt4Codec,
       &kSparseCodec,
+      &kBoundedCodec,
   };
   return table;
 }

@@ -12,5 +12,6 @@ extern const Codec kFp16Codec;
 extern const Codec kInt8Codec;
 extern const Codec kInt4Codec;
 extern const Codec kSparseCodec;
+extern const Codec kBoundedCodec;
 
 }  // namespace qvlmem

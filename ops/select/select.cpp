@@ -66,6 +66,11 @@ std::vector<Candidate> candidates(at::ScalarType dtype, const CompressOptions& o
   for (const Codec* codec : codec_table()) {
     if (codec->exact || !codec->takes(dtype)) continue;
     all.push_back({codec, defaults});
+    if (codec->id == CodecId::kBounded) {
+      // By its name alone it has another bound. It may meet this one, with one step for all where a
+      // step for each row weighs more than it saves, or because no bit is lost at all.
+      all.push_back({codec, CompressOptions()});
+    }
     if (codec->id == CodecId::kSvd) {
       // The rank that the bound needs, where that is another than the default energy's.
       CompressOptions exact_energy = defaults;

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codec `bounded` against a decoder written from its layout, and what its steps must do.
+
+That bounds hold, over all dtypes, shapes and layouts, is test_compress.py's.
+"""
+
+import math
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+from strategies import ERRORS, FLOATS, as_rows, row_error, same_bits, tensors, values
+
+BOUNDS = st.sampled_from(tuple(ERRORS))
+UNIT_VALUES, FUSED_COLUMNS = 8192, 32768
+
+
+def compress(ops, x, max_error=0.01, bound='tensor'):
+    return ops.compress(x, 'bounded', max_error=max_error, bound=bound)
+
+
+def units(rows, columns):
+    """Flat ranges of the units of a matrix."""
+    if columns > FUSED_COLUMNS:
+        return [(r * columns + c, r * columns + min(c + UNIT_VALUES, columns))
+                for r in range(rows) for c in range(0, columns, UNIT_VALUES)]
+    together = max(1, UNIT_VALUES // max(1, columns)) * columns
+    return [(i, min(i + together, rows * columns)) for i in range(0, rows * columns, together or 1)]
+
+
+def unpack_block(header, payload):
+    """The 32 integers of one block, and the bytes of its payload."""
+    width, kind = header & 63, header >> 6
+    assert width <= 32
+    base = [0, 1 - 2**width, -(2**width >> 1), 0][kind]
+    start = 0
+    if kind == 3:
+        base, start = int.from_bytes(payload[:4], 'little', signed=True), 4
+    planes = [int.from_bytes(payload[start + 4 * b:start + 4 * b + 4], 'little') for b in range(width)]
+    integers = [base + sum((plane >> i & 1) << b for b, plane in enumerate(planes)) for i in range(32)]
+    return integers, start + 4 * width
+
+
+def decode(parts, x, bound):
+    """What the layout in kernels/bounded/bounded.h says that the parts stand for."""
+    step, sizes, packed = parts
+    matrix = as_rows(x) if bound == 'row' else x.reshape(1, -1) if x.numel() else x.reshape(0, 0)
+    rows, columns = matrix.shape
+    assert step.dtype == torch.float32 and tuple(step.shape) == (rows,)
+    assert sizes.dtype == torch.int32 and packed.dtype == torch.uint8
+    assert int(sizes.sum()) == packed.numel()
+    data, integers, at = bytes(packed.tolist()), [], 0
+    ranges = units(rows, columns)
+    assert len(ranges) == sizes.numel()
+    for (begin, end), size in zip(ranges, sizes.tolist()):
+        unit, blocks = data[at:at + size], math.ceil((end - begin) / 32)
+        assert unit[0] == 0, 'the mode of packed widths'
+        payload, here = unit[1 + blocks:], []
+        for header in unit[1:1 + blocks]:
+            block, used = unpack_block(header, payload)
+            here += block
+            payload = payload[used:]
+        assert not payload, 'bytes after the last block'
+        integers += here[:end - begin]
+        at += size
+    q = torch.tensor(integers, dtype=torch.int64).reshape(rows, columns)
+    y = q.to(torch.float32) * step.reshape(rows, 1)
+    limit = torch.finfo(x.dtype).max
+    return y.clamp(-limit, limit).to(x.dtype).reshape(x.shape)
+
+
+@given(tensors(), BOUNDS, st.sampled_from((1e-6, 1e-3, 0.01, 0.3)))
+def test_the_layout_decodes_to_what_comes_back(ops, x, bound, max_error):
+    c = compress(ops, x, max_error, bound)
+    assert same_bits(ops.decompress(c), decode(c.parts(), x, bound))
+
+
+@pytest.mark.parametrize('shape', [(1, 40000), (2, 33000), (300, 129), (9000, 1)], ids=str)
+@pytest.mark.parametrize('bound', tuple(ERRORS))
+def test_the_layout_of_several_units(ops, shape, bound):
+    x = values('normal', shape, torch.float32)
+    c = compress(ops, x, 0.05, bound)
+    assert c.parts()[1].numel() > 1 or (shape == (9000, 1) and bound != 'row')
+    assert same_bits(ops.decompress(c), decode(c.parts(), x, bound))
+
+
+@given(tensors(kinds=('normal', 'positive', 'outliers', 'sparse', 'mean')), BOUNDS,
+       st.integers(-3, 3))
+def test_a_power_of_two_scales_the_steps_alone(ops, x, bound, exponent):
+    x = x.to(torch.float32)
+    c, d = compress(ops, x, bound=bound), compress(ops, x * 2.0**exponent, bound=bound)
+    nonzero = as_rows(x).abs().amax(-1) > 0 if bound == 'row' and x.numel() else x.any().reshape(1)
+    if x.numel():
+        assert torch.equal(c.parts()[0][nonzero] * 2.0**exponent, d.parts()[0][nonzero])
+    assert torch.equal(c.parts()[1], d.parts()[1]) and torch.equal(c.parts()[2], d.parts()[2])
+
+
+@given(tensors(shape=(7, 72)), st.permutations(range(7)))
+def test_a_row_has_the_same_step_wherever_it_stands(ops, x, order):
+    step = compress(ops, x, bound='row').parts()[0]
+    assert torch.equal(compress(ops, x[list(order)], bound='row').parts()[0], step[list(order)])
+
+
+@pytest.mark.parametrize('dtype', FLOATS, ids=str)
+def test_one_loud_row_does_not_drown_the_others(ops, dtype):
+    x = values('normal', (33, 200), torch.float32)
+    x[4] *= 5000
+    x[9] = 0
+    x = x.to(dtype)
+    by_tensor = ops.decompress(compress(ops, x))
+    by_row = ops.decompress(compress(ops, x, bound='row'))
+    assert row_error(x, by_tensor) > 0.5
+    assert row_error(x, by_row) <= 0.01
+    assert not by_row[9].any() and not by_tensor[9].any()
+
+
+@pytest.mark.parametrize(('max_error', 'bits'), [(0.1, 4.8), (0.01, 8.1), (0.001, 11.4)])
+def test_normal_values_take_a_bit_more_than_their_entropy(ops, max_error, bits):
+    # Entropy of the integers: log2(1 / step) + 2.05 with step = sqrt(12) max_error: 3.6, 6.9, 10.2.
+    x = values('normal', (256, 1024), torch.float32)
+    for bound in ('tensor', 'row'):
+        assert 8 * compress(ops, x, max_error, bound).nbytes() / x.numel() <= bits
+
+
+def test_what_is_all_alike_takes_next_to_nothing(ops):
+    assert compress(ops, torch.zeros(512, 512)).ratio() > 120
+    assert compress(ops, torch.full((512, 512), 7.3)).ratio() > 20
+    assert compress(ops, torch.randn(512, 512), max_error=1.0).ratio() > 120
+
+
+def test_a_finer_bound_never_takes_fewer_bytes(ops):
+    x = values('outliers', (64, 500), torch.float32)
+    for bound in ERRORS:
+        sizes = [compress(ops, x, 2.0**-i, bound).nbytes() for i in range(1, 20)]
+        assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize('columns', [40, 40000])
+def test_errors_say_what_is_wrong(ops, columns):
+    x = torch.ones(3, columns)
+    with pytest.raises(ValueError, match='qvlmem::bounded: expected max_error to be above 0, got 0'):
+        compress(ops, x, 0.0)
+    with pytest.raises(ValueError, match='qvlmem::bounded: expected max_error (?s:.*)got 1e-1[34]'):
+        compress(ops, torch.randn(3, columns), 1e-13)
+    x[2, 5] = math.nan
+    with pytest.raises(ValueError, match=r'qvlmem::bounded: (?s:.*)got 1 value that is(?s:.*)\[2, 5\]'):
+        compress(ops, x)
