@@ -96,7 +96,7 @@ BAD_VALUES = [
     ('densify', {'indices': torch.tensor([0, 1, 2]), 'values': torch.ones(2), 'shape': [9]},
      ('values', 'got')),
     ('densify', {'indices': torch.tensor([1, 0]), 'values': torch.ones(2), 'shape': [9]},
-     ('indices', 'sorted')),
+     ('indices', 'sorted|increasing')),
     ('densify', {'indices': torch.tensor([1, 1]), 'values': torch.ones(2), 'shape': [9]},
      ('indices',)),
     ('densify', {'indices': torch.tensor([1]), 'values': torch.ones(1), 'shape': [2**62, 4]},
