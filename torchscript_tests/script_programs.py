@@ -76,7 +76,7 @@ def smallest(x: Tensor, methods: List[str], max_error: float) -> Tuple[Tensor, s
 def described(x: Tensor) -> List[float]:
     c = torch.ops.qvlmem.compress(x, 'int8')
     moved = c.to(device=torch.device('cpu'))
-    assert moved.shape() == x.shape and moved.method() == 'int8'
+    assert moved.shape() == list(x.shape) and moved.method() == 'int8'
     total = 0
     for part in c.parts():
         total += part.numel() * part.element_size()

@@ -2,7 +2,7 @@
 """Loads the library once and sets up Hypothesis.
 
 QVLMEM_LIBRARY      the libqvlmem.so under test (default: the one that `import qvlmem` finds)
-QVLMEM_EXAMPLES     examples a property (default 20, the same ones every time)
+QVLMEM_EXAMPLES     examples a property (default 40, the same ones every time)
 QVLMEM_REQUIRE_CUDA 1 turns the skip of a test that needs a GPU into a failure
 """
 
@@ -14,7 +14,7 @@ import torch
 
 import qvlmem  # noqa: F401  (loads the library and its fake kernels)
 
-_EXAMPLES = int(os.environ.get('QVLMEM_EXAMPLES', '20'))
+_EXAMPLES = int(os.environ.get('QVLMEM_EXAMPLES', '40'))
 
 # Derandomized, so that a run says something about the code and not about its luck; a longer search
 # is QVLMEM_EXAMPLES=1000, which draws at random.
