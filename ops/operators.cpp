@@ -50,6 +50,21 @@ at::Tensor profile_values(const at::Tensor& x) {
   return op.call(x);
 }
 
+std::tuple<at::Tensor, at::Tensor> svd(const at::Tensor& x, bool adaptive_rank,
+                                       double compression_ratio, double energy,
+                                       std::optional<int64_t> rank, int64_t seed) {
+  static const auto op = find<std::tuple<at::Tensor, at::Tensor>(
+      const at::Tensor&, bool, double, double, std::optional<int64_t>, int64_t)>("qvlmem::svd");
+  return op.call(x, adaptive_rank, compression_ratio, energy, rank, seed);
+}
+
+at::Tensor svd_reconstruct(const at::Tensor& u, const at::Tensor& v, at::IntArrayRef shape,
+                           std::optional<at::ScalarType> dtype) {
+  static const auto op = find<at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef,
+                                         std::optional<at::ScalarType>)>("qvlmem::svd_reconstruct");
+  return op.call(u, v, c10::fromIntArrayRefSlow(shape), dtype);
+}
+
 at::Tensor lossless_encode(const at::Tensor& x, int64_t level) {
   static const auto op = find<at::Tensor(const at::Tensor&, int64_t)>("qvlmem::lossless_encode");
   return op.call(x, level);

@@ -12,6 +12,8 @@ void register_autograd(torch::Library& m) {
       "dequantize",       //
       "to_fp16",          //
       "from_fp16",        //
+      "svd",              //
+      "svd_reconstruct",  //
       "sparsify",         //
       "densify",          //
       "lossless_encode",  //

@@ -4,6 +4,7 @@
 #include "ops/profile_ops.h"
 #include "ops/quantize_ops.h"
 #include "ops/sparse_ops.h"
+#include "ops/svd_ops.h"
 #include "registration/tables.h"
 
 namespace qvlmem::registration {
@@ -18,6 +19,8 @@ void register_cpu(torch::Library& m) {
   m.impl("profile_values", TORCH_FN(ops::profile_values_cpu));
   m.impl("sparsify", TORCH_FN(ops::sparsify_cpu));
   m.impl("densify", TORCH_FN(ops::densify_cpu));
+  m.impl("svd", TORCH_FN(ops::svd_cpu));
+  m.impl("svd_reconstruct", TORCH_FN(ops::svd_reconstruct_cpu));
 }
 
 }  // namespace qvlmem::registration

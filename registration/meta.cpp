@@ -4,6 +4,7 @@
 #include "ops/profile_ops.h"
 #include "ops/quantize_ops.h"
 #include "ops/sparse_ops.h"
+#include "ops/svd_ops.h"
 #include "registration/tables.h"
 
 namespace qvlmem::registration {
@@ -16,6 +17,7 @@ void register_meta(torch::Library& m) {
   m.impl("from_fp16", TORCH_FN(ops::from_fp16_meta));
   m.impl("profile_values", TORCH_FN(ops::profile_values_meta));
   m.impl("densify", TORCH_FN(ops::densify_meta));
+  m.impl("svd_reconstruct", TORCH_FN(ops::svd_reconstruct_meta));
 }
 
 }  // namespace qvlmem::registration

@@ -14,6 +14,7 @@ void register_schemas(torch::Library& m) {
   m.def("lossless_decode(Tensor bytes, SymInt[] shape, ScalarType dtype) -> Tensor");
   m.def("to_fp16(Tensor x) -> (Tensor half, Tensor scale)");
   m.def("from_fp16(Tensor half, Tensor scale, ScalarType? dtype=None) -> Tensor");
+  m.def("svd_reconstruct(Tensor u, Tensor v, SymInt[] shape, ScalarType? dtype=None) -> Tensor");
   m.def("profile_values(Tensor x) -> Tensor");
   m.def("densify(Tensor indices, Tensor values, SymInt[] shape) -> Tensor");
 
@@ -43,6 +44,9 @@ void register_schemas(torch::Library& m) {
 
   // Sizes that depend on the data: PyTorch takes the fake kernels of these from Python alone.
   m.set_python_module("qvlmem._fakes");
+  m.def(
+      "svd(Tensor x, bool adaptive_rank=True, float compression_ratio=0.5, float energy=0.99, "
+      "int? rank=None, int seed=0) -> (Tensor u, Tensor v)");
   m.def(
       "sparsify(Tensor x, float sparsity_threshold=0.5, bool prune=True) "
       "-> (Tensor indices, Tensor values)");

@@ -7,6 +7,7 @@
 #include <qvlmem/qvlmem.h>
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,10 @@ struct Codec {
   int64_t (*least_bytes)(const at::Tensor& x, const CompressOptions& options);
   // torch's sparse COO tensor of what decode gives, for codecs that need not decode for it.
   at::Tensor (*to_sparse_coo)(const Payload& payload, const TensorInfo& info) = nullptr;
+  // encode, or ValueError as soon as it is clear that it would hold more than most_bytes: for
+  // codecs that can tell halfway.
+  Payload (*encode_within)(const at::Tensor& x, const CompressOptions& options,
+                           int64_t most_bytes) = nullptr;
 
   bool takes(at::ScalarType dtype) const {
     return exact || dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 ||
@@ -54,8 +59,10 @@ double error_within(Bound bound, const CompressionError& error);
 void check_payload_size(const char* codec, const Payload& payload, size_t params, size_t parts);
 
 // Encodes x (any device; taken detached) with one codec and measures the error that decoding
-// leaves. TypeError where the codec does not take x's dtype.
+// leaves. TypeError where the codec does not take x's dtype. A codec with encode_within raises
+// ValueError where it would hold more than most_bytes.
 CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
-                                  const CompressOptions& options);
+                                  const CompressOptions& options,
+                                  int64_t most_bytes = std::numeric_limits<int64_t>::max());
 
 }  // namespace qvlmem

@@ -14,6 +14,7 @@ const std::vector<const Codec*>& codec_table() {
       &kInt4Codec,
       &kSparseCodec,
       &kBoundedCodec,
+      &kSvdCodec,
   };
   return table;
 }

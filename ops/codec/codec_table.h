@@ -11,6 +11,7 @@ extern const Codec kLosslessCodec;
 extern const Codec kFp16Codec;
 extern const Codec kInt8Codec;
 extern const Codec kInt4Codec;
+extern const Codec kSvdCodec;
 extern const Codec kSparseCodec;
 extern const Codec kBoundedCodec;
 

@@ -63,14 +63,16 @@ at::Tensor CompressedTensor::to_sparse_coo() const {
 at::Tensor decompress(const CompressedTensorPtr& c) { return c->decompress(); }
 
 CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
-                                  const CompressOptions& options) {
+                                  const CompressOptions& options, int64_t most_bytes) {
   TORCH_CHECK_TYPE(codec.takes(x.scalar_type()),
                    "qvlmem::compress: expected x to be float32, float16 or bfloat16",
                    codec.takes_float64 ? " or float64" : "", " for method '", codec.name, "', got ",
                    ops::describe(x), " (methods lossless and none take every dtype)");
   const at::Tensor values = x.detach().resolve_conj().resolve_neg();
   TensorInfo info{values.sizes().vec(), values.scalar_type()};
-  Payload payload = codec.encode(values, options);
+  Payload payload = codec.encode_within != nullptr
+                        ? codec.encode_within(values, options, most_bytes)
+                        : codec.encode(values, options);
   CompressionError error{0.0, 0.0, 0.0};
   if (!codec.exact) {
     const ErrorMeasure measured = ops::measure_error(values, codec.decode(payload, info));

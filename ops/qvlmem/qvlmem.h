@@ -87,6 +87,22 @@ QVLMEM_API std::tuple<at::Tensor, at::Tensor> to_fp16(const at::Tensor& x);
 QVLMEM_API at::Tensor from_fp16(const at::Tensor& half, const at::Tensor& scale,
                                 std::optional<at::ScalarType> dtype = std::nullopt);
 
+// u [m, r], which carries the singular values, and v [r, n] with orthonormal rows, with x ~ u v as
+// a matrix of all but the last dimension by the last. r: rank where given; else the smallest that
+// keeps `energy` of the sum of squared singular values (adaptive_rank), or the largest at which
+// both take at most compression_ratio of x's bytes. x: float32, float16 or bfloat16, finite; u and
+// v of its dtype. The same for a seed.
+QVLMEM_API std::tuple<at::Tensor, at::Tensor> svd(const at::Tensor& x, bool adaptive_rank = true,
+                                                  double compression_ratio = 0.5,
+                                                  double energy = 0.99,
+                                                  std::optional<int64_t> rank = std::nullopt,
+                                                  int64_t seed = 0);
+
+// u v, of `shape` and `dtype` (float32 where none is given).
+QVLMEM_API at::Tensor svd_reconstruct(const at::Tensor& u, const at::Tensor& v,
+                                      at::IntArrayRef shape,
+                                      std::optional<at::ScalarType> dtype = std::nullopt);
+
 // x bit for bit as a flat uint8 tensor, for every dtype that is not quantized. level: 1 bit-packed
 // at memory speed, 2 entropy-coded.
 QVLMEM_API at::Tensor lossless_encode(const at::Tensor& x, int64_t level = 1);

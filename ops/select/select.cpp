@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "ops/base/check.h"
@@ -52,6 +53,16 @@ struct Candidate {
   CompressOptions options;
 };
 
+// The energy that svd is to keep: what the bound takes. A row's bound takes at least what the
+// tensor's does; where it takes more, and where the bound is not one of energy, the default may
+// meet it and nothing else is known.
+double svd_energy(const CompressOptions& options) {
+  const double by_name = CompressOptions{}.energy;
+  const double needed = std::max(1.0 - options.max_error * options.max_error, kLeastEnergy);
+  if (options.max_error == 0.0 || options.bound == Bound::kElement) return by_name;
+  return options.bound == Bound::kRow ? std::max(by_name, needed) : needed;
+}
+
 // Every codec as its name alone would run it: what the caller says of single codecs is for calls by
 // name. The exact ones come first: they always meet the bound, so there always is a result.
 std::vector<Candidate> candidates(at::ScalarType dtype, const CompressOptions& options) {
@@ -65,27 +76,23 @@ std::vector<Candidate> candidates(at::ScalarType dtype, const CompressOptions& o
   if (!may_lose_bits(dtype)) return all;
   for (const Codec* codec : codec_table()) {
     if (codec->exact || !codec->takes(dtype)) continue;
-    all.push_back({codec, defaults});
+    CompressOptions own = defaults;
+    if (codec->id == CodecId::kSvd) own.energy = svd_energy(options);
+    all.push_back({codec, own});
     if (codec->id == CodecId::kBounded) {
       // By its name alone it has another bound. It may meet this one, with one step for all where a
       // step for each row weighs more than it saves, or because no bit is lost at all.
       all.push_back({codec, CompressOptions()});
-    }
-    if (codec->id == CodecId::kSvd) {
-      // The rank that the bound needs, where that is another than the default energy's.
-      CompressOptions exact_energy = defaults;
-      exact_energy.energy = std::max(1.0 - options.max_error * options.max_error, kLeastEnergy);
-      all.push_back({codec, exact_energy});
     }
   }
   return all;
 }
 
 // nullptr where the codec refuses these values: a step too fine for bounded, factors that overflow
-// for svd.
-CompressedTensorPtr try_codec(const Candidate& candidate, const at::Tensor& x) {
+// or hold more than most_bytes for svd.
+CompressedTensorPtr try_codec(const Candidate& candidate, const at::Tensor& x, int64_t most_bytes) {
   try {
-    return compress_with(*candidate.codec, x, candidate.options);
+    return compress_with(*candidate.codec, x, candidate.options, most_bytes);
   } catch (const c10::ValueError&) {
     return nullptr;
   }
@@ -101,7 +108,8 @@ CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) 
     const Codec& codec = *candidate.codec;
     if (!codec.exact && !may_lose) break;
     if (best && codec.least_bytes(values, candidate.options) >= best->nbytes()) continue;
-    const CompressedTensorPtr c = try_codec(candidate, values);
+    const int64_t most_bytes = best ? best->nbytes() - 1 : std::numeric_limits<int64_t>::max();
+    const CompressedTensorPtr c = try_codec(candidate, values, most_bytes);
     if (c == nullptr || (best && c->nbytes() >= best->nbytes())) continue;
     if (meets(*c, values, options)) best = c;
   }

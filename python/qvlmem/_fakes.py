@@ -5,6 +5,8 @@ PyTorch takes these from Python alone (torch.library.get_ctx().new_dynamic_size(
 theirs in the library itself.
 """
 
+import math
+
 import torch
 
 
@@ -35,3 +37,16 @@ def _sparsify(x, sparsity_threshold=0.5, prune=True):
     nnz = torch.library.get_ctx().new_dynamic_size()
     wide = _is_above(x.numel(), 2**31)
     return x.new_empty([nnz], dtype=torch.int64 if wide else torch.int32), x.new_empty([nnz])
+
+
+@torch.library.register_fake('qvlmem::svd')
+def _svd(x, adaptive_rank=True, compression_ratio=0.5, energy=0.99, rank=None, seed=0):
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError(f'qvlmem::svd: expected x to be float32, float16 or bfloat16, got {x.dtype}')
+    for name, share in (('compression_ratio', compression_ratio), ('energy', energy)):
+        if not 0 < share <= 1:
+            raise ValueError(f'qvlmem::svd: expected {name} to be in (0, 1], got {share}')
+    rows = math.prod(x.shape[:-1])
+    columns = x.shape[-1] if x.dim() else 1
+    kept = torch.library.get_ctx().new_dynamic_size() if rank is None else rank
+    return x.new_empty([rows, kept]), x.new_empty([kept, columns])

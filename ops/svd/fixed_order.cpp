@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/svd/fixed_order.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_eigh.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/base/checked.h"
+#include "ops/base/parallel.h"
+
+// Fortran BLAS, as PyTorch's CPU library exports it (32-bit sizes).
+extern "C" {
+void sgemm_(const char*, const char*, const int*, const int*, const int*, const float*,
+            const float*, const int*, const float*, const int*, const float*, float*, const int*);
+void dgemm_(const char*, const char*, const int*, const int*, const int*, const double*,
+            const double*, const int*, const double*, const int*, const double*, double*,
+            const int*);
+// Of MKL, where that is PyTorch's BLAS.
+int MKL_Set_Num_Threads_Local(int) __attribute__((weak));
+}
+
+namespace qvlmem::ops {
+namespace {
+
+constexpr int64_t kTile = 256;     // of products: a tile's flops hide the packing of its operands
+constexpr int64_t kGramTile = 64;  // of Gram matrices, which are small: enough tiles for threads
+constexpr int64_t kThreadFlops = int64_t{1} << 21;  // some 30 microseconds
+constexpr int64_t kGramDepth = 512;  // columns converted to float64 at a time; stays in L2
+
+void gemm(char ta, char tb, int m, int n, int k, double alpha, const float* a, int lda,
+          const float* b, int ldb, double beta, float* c, int ldc) {
+  const float alpha32 = static_cast<float>(alpha), beta32 = static_cast<float>(beta);
+  sgemm_(&ta, &tb, &m, &n, &k, &alpha32, a, &lda, b, &ldb, &beta32, c, &ldc);
+}
+
+void gemm(char ta, char tb, int m, int n, int k, double alpha, const double* a, int lda,
+          const double* b, int ldb, double beta, double* c, int ldc) {
+  dgemm_(&ta, &tb, &m, &n, &k, &alpha, a, &lda, b, &ldb, &beta, c, &ldc);
+}
+
+// Has the BLAS and LAPACK calls of this thread run on it alone. MKL's default cuts the work, and so
+// the sums, for as many threads as there may be, even inside a parallel region.
+class OneThread {
+ public:
+  OneThread() {
+    if (MKL_Set_Num_Threads_Local) before_ = MKL_Set_Num_Threads_Local(1);
+  }
+  ~OneThread() {
+    if (MKL_Set_Num_Threads_Local) MKL_Set_Num_Threads_Local(before_);
+  }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+// Runs task(i), of about `flops` each, for i in [0, count), each on one thread; in parallel where
+// that is worth waking threads.
+template <class F>
+void for_each_on_one_thread(int64_t count, int64_t flops, const F& task) {
+  const int64_t grain = ceil_div(kThreadFlops, std::max<int64_t>(flops, 1));
+  parallel_units(count, grain, [&](int64_t begin, int64_t end) {
+    const OneThread one_thread;
+    for (int64_t i = begin; i < end; ++i) task(i);
+  });
+}
+
+// A matrix as BLAS wants it: where its elements stand, and which of its strides is 1.
+template <class T>
+struct View {
+  const T* data;
+  int64_t leading;
+  bool row_major;
+
+  explicit View(const at::Tensor& x) : data(x.const_data_ptr<T>()) {
+    row_major = x.stride(1) == 1 || x.size(1) == 1;
+    TORCH_INTERNAL_ASSERT(x.dim() == 2 && (row_major || x.stride(0) == 1 || x.size(0) == 1));
+    leading = row_major ? std::max(x.stride(0), x.size(1)) : std::max(x.stride(1), x.size(0));
+  }
+  const T* at(int64_t row, int64_t col) const {
+    return row_major ? data + row * leading + col : data + col * leading + row;
+  }
+};
+
+template <class T>
+void multiply_tiles(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, double alpha,
+                    double beta) {
+  const View<T> left(a), right(b);
+  T* const result = out.mutable_data_ptr<T>();
+  const int64_t m = a.size(0), n = b.size(1), k = a.size(1), ldo = out.stride(0);
+  const int64_t tile_cols = ceil_div(n, kTile);
+  const int64_t flops = 2 * k * std::min(m, kTile) * std::min(n, kTile);
+  for_each_on_one_thread(ceil_div(m, kTile) * tile_cols, flops, [&](int64_t tile) {
+    const int64_t row = tile / tile_cols * kTile, col = tile % tile_cols * kTile;
+    // BLAS counts by columns: it sees out^T = b^T a^T.
+    gemm(right.row_major ? 'N' : 'T', left.row_major ? 'N' : 'T',
+         static_cast<int>(std::min(kTile, n - col)), static_cast<int>(std::min(kTile, m - row)),
+         static_cast<int>(k), alpha, right.at(0, col), static_cast<int>(right.leading),
+         left.at(row, 0), static_cast<int>(left.leading), beta, result + row * ldo + col,
+         static_cast<int>(std::max(ldo, n)));
+  });
+}
+
+// Rows [row, row + rows) and columns [col, col + cols) of y as float64 in `into`, rows kGramDepth
+// apart.
+template <class T>
+void load_rows(const T* y, int64_t stride, int64_t row, int64_t rows, int64_t col, int64_t cols,
+               double* into) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const T* from = y + (row + i) * stride + col;
+    for (int64_t j = 0; j < cols; ++j) into[i * kGramDepth + j] = static_cast<double>(from[j]);
+  }
+}
+
+template <class T>
+void gram_tiles(const at::Tensor& y, at::Tensor& out) {
+  const T* const values = y.const_data_ptr<T>();
+  double* const result = out.mutable_data_ptr<double>();
+  const int64_t l = y.size(0), k = y.size(1), stride = y.stride(0);
+  const int64_t tiles = ceil_div(l, kGramTile);
+  const int64_t flops = 2 * k * std::min(l, kGramTile) * std::min(l, kGramTile);
+  for_each_on_one_thread(tiles * tiles, flops, [&](int64_t tile) {
+    const int64_t row = tile / tiles * kGramTile, col = tile % tiles * kGramTile;
+    if (col > row) return;
+    const int64_t rows = std::min(kGramTile, l - row), cols = std::min(kGramTile, l - col);
+    std::vector<double> buffer(2 * kGramTile * kGramDepth);
+    double* const left = buffer.data();
+    double* const right = col == row ? left : left + kGramTile * kGramDepth;
+    for (int64_t begin = 0; begin < k; begin += kGramDepth) {
+      const int64_t depth = std::min(kGramDepth, k - begin);
+      load_rows(values, stride, row, rows, begin, depth, left);
+      if (right != left) load_rows(values, stride, col, cols, begin, depth, right);
+      gemm('T', 'N', static_cast<int>(cols), static_cast<int>(rows), static_cast<int>(depth), 1.0,
+           right, kGramDepth, left, kGramDepth, begin == 0 ? 0.0 : 1.0, result + row * l + col,
+           static_cast<int>(l));
+    }
+  });
+}
+
+// Eight partial sums, so that additions need not wait for one another.
+template <class T>
+double sum_squares(const T* x, int64_t n) {
+  double sums[8] = {};
+  for (int64_t i = 0; i < n; ++i) sums[i % 8] += static_cast<double>(x[i]) * x[i];
+  return std::accumulate(sums, sums + 8, 0.0);
+}
+
+}  // namespace
+
+void multiply(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, double alpha,
+              double beta) {
+  if (out.numel() == 0) return;
+  if (a.size(1) == 0) {  // BLAS leaves out as it is
+    beta == 0.0 ? out.zero_() : out.mul_(beta);
+  } else if (out.scalar_type() == at::kDouble) {
+    multiply_tiles<double>(out, a, b, alpha, beta);
+  } else {
+    multiply_tiles<float>(out, a, b, alpha, beta);
+  }
+}
+
+at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
+  at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
+  multiply(out, a, b);
+  return out;
+}
+
+at::Tensor gram(const at::Tensor& y) {
+  at::Tensor out = at::zeros({y.size(0), y.size(0)}, y.options().dtype(at::kDouble));
+  if (y.scalar_type() == at::kDouble) {
+    gram_tiles<double>(y, out);
+  } else {
+    gram_tiles<float>(y, out);
+  }
+  return out;
+}
+
+Eigen eigen_descending(const at::Tensor& symmetric) {
+  const OneThread one_thread;
+  const auto [values, vectors] = at::linalg_eigh(symmetric, "L");
+  const at::Tensor descending = values.flip(0);
+  const double* const first = descending.const_data_ptr<double>();
+  return {std::vector<double>(first, first + values.numel()), vectors.t().flip(0)};
+}
+
+double energy(const at::Tensor& y) {
+  std::vector<double> rows(y.size(0));
+  for_each_on_one_thread(y.size(0), 16 * y.size(1), [&](int64_t row) {
+    rows[row] = y.scalar_type() == at::kDouble
+                    ? sum_squares(y.const_data_ptr<double>() + row * y.stride(0), y.size(1))
+                    : sum_squares(y.const_data_ptr<float>() + row * y.stride(0), y.size(1));
+  });
+  return std::accumulate(rows.begin(), rows.end(), 0.0);
+}
+
+}  // namespace qvlmem::ops

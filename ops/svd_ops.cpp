@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/svd_ops.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/base/checked.h"
+#include "kernels/base/float_bits.h"
+#include "kernels/svd/svd.h"
+#include "ops/base/check.h"
+#include "ops/base/parallel.h"
+#include "ops/codec/codec.h"
+#include "ops/codec/codec_table.h"
+#include "ops/svd/fixed_order.h"
+#include "ops/svd/low_rank.h"
+
+namespace qvlmem::ops {
+namespace {
+
+constexpr int64_t kScanPiece = int64_t{1} << 16;              // elements that are summed at a time
+constexpr int64_t kMaxDim = std::numeric_limits<int>::max();  // BLAS counts in int
+constexpr int64_t kPanelBytes = int64_t{1} << 22;  // of a product that is still to be rounded
+
+// Pieces are summed in order, whichever thread scans them.
+SvdScan scan(const char* op, const at::Tensor& x) {
+  const DType dtype = kernel_dtype(op, x.scalar_type());
+  const char* const data = static_cast<const char*>(x.const_data_ptr());
+  const int64_t numel = x.numel();
+  std::vector<SvdScan> pieces(ceil_div(numel, kScanPiece));
+  parallel_units(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i * kScanPiece;
+      pieces[i] = svd_scan_cpu(data + first * dtype_bytes(dtype), dtype,
+                               std::min(kScanPiece, numel - first));
+    }
+  });
+  SvdScan total;
+  for (const SvdScan& piece : pieces) {
+    total.sum_squares += piece.sum_squares;
+    total.magnitude_bits = std::max(total.magnitude_bits, piece.magnitude_bits);
+  }
+  return total;
+}
+
+// x as a matrix that can be computed with: x = a * 2^exponent.
+struct Matrix {
+  at::Tensor a;
+  int exponent = 0;
+  double energy = 0;  // ||a||^2
+};
+
+Matrix as_matrix(const char* op, const at::Tensor& x, at::ScalarType dtype) {
+  const MatrixShape shape = matrix_shape(x.sizes());
+  TORCH_CHECK_VALUE(shape.rows <= kMaxDim && shape.cols <= kMaxDim, "qvlmem::", op,
+                    ": expected x to be a matrix of at most 2^31 - 1 rows and columns, got ",
+                    describe(x));
+  const at::Tensor values = x.detach().contiguous().view({shape.rows, shape.cols});
+  const SvdScan found = scan(op, values);
+  if (!svd_scan_is_finite(found)) throw_non_finite(op, x);
+  Matrix matrix{values.to(dtype), 0, found.sum_squares};
+  // Products of a few values and sums of many stay inside float32 from 2^-64 to 2^64.
+  const int exponent = std::ilogb(std::max(bits_to_float(found.magnitude_bits), 0x1p-149f));
+  if (std::abs(exponent) > 64 && found.sum_squares > 0) {
+    matrix.exponent = std::clamp(exponent, -126, 126);
+    matrix.a = matrix.a.mul(std::ldexp(1.0, -matrix.exponent));
+    matrix.energy = std::ldexp(matrix.energy, -2 * matrix.exponent);
+  }
+  return matrix;
+}
+
+// The factors of x = a * 2^exponent in x's dtype.
+std::tuple<at::Tensor, at::Tensor> in_dtype_of(const at::Tensor& x, const LowRank& factors,
+                                               int exponent) {
+  const at::Tensor scaled = exponent == 0 ? factors.u : factors.u.mul(std::ldexp(1.0, exponent));
+  const at::Tensor u = scaled.to(x.scalar_type());
+  if (!svd_scan_is_finite(scan("svd", u))) {
+    const double largest =
+        std::ldexp(factors.u.abs().max().to(at::kDouble).item<double>(), exponent);
+    TORCH_CHECK_VALUE(false,
+                      "qvlmem::svd: expected u, which carries the singular values, to fit in ",
+                      describe(x.scalar_type()), ", got ", largest,
+                      " in it: scale x down, or give it in a dtype of more range");
+  }
+  return {u, factors.v.to(x.scalar_type())};
+}
+
+// Of a matrix without energy: v's rows are the first unit vectors.
+std::tuple<at::Tensor, at::Tensor> zero_factors(const at::Tensor& x, int64_t rank) {
+  const MatrixShape shape = matrix_shape(x.sizes());
+  return {at::zeros({shape.rows, rank}, x.options()), at::eye(rank, shape.cols, x.options())};
+}
+
+void check_share(const char* argument, double value) {
+  TORCH_CHECK_VALUE(value > 0.0 && value <= 1.0, "qvlmem::svd: expected ", argument,
+                    " to be in (0, 1], got ", value);
+}
+
+void check_rank(int64_t rank, const MatrixShape& shape) {
+  const int64_t largest = std::min(shape.rows, shape.cols);
+  TORCH_CHECK_VALUE(rank >= std::min<int64_t>(1, largest) && rank <= largest,
+                    "qvlmem::svd: expected rank to be from ", std::min<int64_t>(1, largest), " to ",
+                    largest, " for a matrix of ", shape.rows, " by ", shape.cols, ", got ", rank);
+}
+
+void check_factor_dtypes(const char* op, const at::Tensor& u, const at::Tensor& v) {
+  check_dense(op, "u", u);
+  const at::ScalarType dtype = u.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16,
+                   "qvlmem::", op, ": expected u to be float32, float16 or bfloat16, got ",
+                   describe(u));
+  check_dtype(op, "v", v, dtype);
+}
+
+double largest_value(at::ScalarType dtype) {
+  return dtype == at::kHalf ? kFloat16Max : dtype == at::kBFloat16 ? kBFloat16Max : kFloat32Max;
+}
+
+// y = u v in panels of rows, each rounded to y's dtype; finite values saturate at `limit`.
+void multiply_rounded(at::Tensor& y, const at::Tensor& u, const at::Tensor& v, double limit) {
+  const int64_t m = y.size(0), n = y.size(1);
+  const int64_t bytes = std::max<int64_t>(n * u.element_size(), 1);
+  const int64_t rows = std::clamp<int64_t>(kPanelBytes / bytes, 1, m);
+  at::Tensor panel = at::empty({rows, n}, u.options());
+  for (int64_t row = 0; row < m; row += rows) {
+    const int64_t count = std::min(rows, m - row);
+    at::Tensor part = panel.narrow(0, 0, count);
+    multiply(part, u.narrow(0, row, count), v);
+    y.narrow(0, row, count).copy_(part.clamp_(-limit, limit));
+  }
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> svd_within(const at::Tensor& x, double energy,
+                                              int64_t most_bytes, int64_t seed) {
+  check_lossy_input("svd", x);
+  check_share("energy", energy);
+  const MatrixShape shape = matrix_shape(x.sizes());
+  if (x.numel() == 0) return zero_factors(x, 0);
+  const Matrix matrix = as_matrix("svd", x, energy_dtype(energy));
+  if (matrix.energy == 0) return zero_factors(x, 1);
+  const int64_t max_rank = std::min(
+      {shape.rows, shape.cols, most_bytes / ((shape.rows + shape.cols) * x.element_size())});
+  const std::optional<LowRank> factors =
+      factor_to_energy(matrix.a, matrix.energy, energy, max_rank, static_cast<uint64_t>(seed));
+  TORCH_CHECK_VALUE(factors, "qvlmem::svd: expected factors of at most ", most_bytes,
+                    " bytes to keep ", energy, " of x's energy; they do not");
+  return in_dtype_of(x, *factors, matrix.exponent);
+}
+
+std::tuple<at::Tensor, at::Tensor> svd_cpu(const at::Tensor& x, bool adaptive_rank,
+                                           double compression_ratio, double energy,
+                                           std::optional<int64_t> rank, int64_t seed) {
+  check_lossy_input("svd", x);
+  check_share("compression_ratio", compression_ratio);
+  check_share("energy", energy);
+  const MatrixShape shape = matrix_shape(x.sizes());
+  if (rank) check_rank(*rank, shape);
+  if (adaptive_rank && !rank) {
+    return svd_within(x, energy, std::numeric_limits<int64_t>::max(), seed);
+  }
+  if (x.numel() == 0) return zero_factors(x, 0);
+  const Matrix matrix = as_matrix("svd", x, at::kFloat);
+  if (matrix.energy == 0) return zero_factors(x, rank.value_or(1));
+  const int64_t kept = rank ? *rank : svd_rank_of_ratio(shape.rows, shape.cols, compression_ratio);
+  return in_dtype_of(x, factor_to_rank(matrix.a, matrix.energy, kept, static_cast<uint64_t>(seed)),
+                     matrix.exponent);
+}
+
+void check_svd_factors(const char* op, const at::Tensor& u, const at::Tensor& v,
+                       at::IntArrayRef shape) {
+  check_sizes(op, shape, sizeof(float));
+  check_factor_dtypes(op, u, v);
+  const MatrixShape matrix = matrix_shape(shape);
+  const int64_t rank = u.dim() == 2 ? u.size(1) : 0;
+  check_shape(op, "u", u, {matrix.rows, rank});
+  check_shape(op, "v", v, {rank, matrix.cols});
+  TORCH_CHECK_VALUE(u.device() == v.device(), "qvlmem::", op,
+                    ": expected u and v on one device, got ", u.device(), " and ", v.device());
+}
+
+at::Tensor svd_reconstruct_cpu(const at::Tensor& u, const at::Tensor& v, at::IntArrayRef shape,
+                               std::optional<at::ScalarType> dtype) {
+  const char* const op = "svd_reconstruct";
+  check_svd_factors(op, u, v, shape);
+  const at::ScalarType result = output_dtype(op, dtype);
+  at::Tensor y = at::empty(shape, u.options().dtype(result));
+  if (y.numel() == 0) return y;
+  const at::Tensor left = u.detach().contiguous(), right = v.detach().contiguous();
+  const SvdScan u_scan = scan(op, left), v_scan = scan(op, right);
+  const bool finite = svd_scan_is_finite(u_scan) && svd_scan_is_finite(v_scan);
+  // No partial sum exceeds this; where float32 holds it, float32 holds everything.
+  const double bound = static_cast<double>(bits_to_float(u_scan.magnitude_bits)) *
+                       bits_to_float(v_scan.magnitude_bits) * static_cast<double>(u.size(1));
+  const bool fits = bound < kFloat32Max;
+  const at::ScalarType compute = finite && !fits ? at::kDouble : at::kFloat;
+  at::Tensor matrix = y.view({left.size(0), right.size(1)});
+  if (compute == result) {
+    multiply(matrix, left.to(compute), right.to(compute));
+  } else {
+    const double limit = finite ? largest_value(result) : std::numeric_limits<double>::infinity();
+    multiply_rounded(matrix, left.to(compute), right.to(compute), limit);
+  }
+  return y;
+}
+
+at::Tensor svd_reconstruct_meta(const at::Tensor& u, const at::Tensor& v, c10::SymIntArrayRef shape,
+                                std::optional<at::ScalarType> dtype) {
+  check_factor_dtypes("svd_reconstruct", u, v);
+  return at::empty_symint(shape, u.options().dtype(output_dtype("svd_reconstruct", dtype)));
+}
+
+int64_t svd_least_bytes(const at::Tensor& x, double energy) {
+  const MatrixShape shape = matrix_shape(x.sizes());
+  if (x.numel() == 0) return 0;
+  if (std::max(shape.rows, shape.cols) > kMaxDim) return std::numeric_limits<int64_t>::max();
+  const Matrix matrix = as_matrix("svd", x, at::kFloat);
+  const int64_t rank = matrix.energy == 0 ? 1 : least_rank(matrix.a, matrix.energy, energy, 0);
+  return rank * (shape.rows + shape.cols) * x.element_size();
+}
+
+}  // namespace qvlmem::ops
+
+namespace qvlmem {
+namespace {
+
+// params: none. parts: u, v.
+Payload encode_svd_within(const at::Tensor& x, const CompressOptions& options, int64_t most_bytes) {
+  auto [u, v] = options.adaptive_rank ? ops::svd_within(x, options.energy, most_bytes, 0)
+                                      : ops::svd_cpu(x, false, options.compression_ratio,
+                                                     options.energy, std::nullopt, 0);
+  return {{}, {u, v}};
+}
+
+Payload encode_svd(const at::Tensor& x, const CompressOptions& options) {
+  return encode_svd_within(x, options, std::numeric_limits<int64_t>::max());
+}
+
+at::Tensor decode_svd(const Payload& payload, const TensorInfo& info) {
+  return ops::svd_reconstruct_cpu(payload.parts[0], payload.parts[1], info.shape, info.dtype);
+}
+
+void check_svd(const Payload& payload, const TensorInfo& info) {
+  check_payload_size("svd", payload, 0, 2);
+  ops::check_dtype("svd", "u", payload.parts[0], info.dtype);
+  ops::check_svd_factors("svd", payload.parts[0], payload.parts[1], info.shape);
+}
+
+int64_t least_bytes_svd(const at::Tensor& x, const CompressOptions& options) {
+  if (options.adaptive_rank) return ops::svd_least_bytes(x, options.energy);
+  const ops::MatrixShape shape = ops::matrix_shape(x.sizes());
+  return x.numel() == 0 ? 0 : (shape.rows + shape.cols) * x.element_size();
+}
+
+}  // namespace
+
+const Codec kSvdCodec{CodecId::kSvd, "svd",           false,
+                      false,         encode_svd,      decode_svd,
+                      check_svd,     least_bytes_svd, encode_svd_within};
+
+}  // namespace qvlmem
