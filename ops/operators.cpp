@@ -76,4 +76,18 @@ at::Tensor lossless_decode(const at::Tensor& bytes, at::IntArrayRef shape, at::S
   return op.call(bytes, c10::fromIntArrayRefSlow(shape), dtype);
 }
 
+std::tuple<at::Tensor, at::Tensor> sparsify(const at::Tensor& x, double sparsity_threshold,
+                                            bool prune) {
+  static const auto op =
+      find<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, double, bool)>("qvlmem::sparsify");
+  return op.call(x, sparsity_threshold, prune);
+}
+
+at::Tensor densify(const at::Tensor& indices, const at::Tensor& values, at::IntArrayRef shape) {
+  static const auto op =
+      find<at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef)>(
+          "qvlmem::densify");
+  return op.call(indices, values, c10::fromIntArrayRefSlow(shape));
+}
+
 }  // namespace qvlmem

@@ -50,6 +50,9 @@ int main() {
   const at::Tensor decoded = qvlmem::lossless_decode(encoded, x.sizes(), x.scalar_type());
   check(at::equal(decoded, x), "lossless keeps every bit");
 
+  const auto [indices, values] = qvlmem::sparsify(x, 0.0, false);
+  check(at::equal(qvlmem::densify(indices, values, x.sizes()), x), "what is not zero is kept");
+
   check(qvlmem::profile(x).at("numel") == 360.0, "the profile counts the elements");
   check(qvlmem::memory_stats().contains("tensors_compressed"), "the statistics have their names");
 

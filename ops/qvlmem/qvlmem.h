@@ -112,6 +112,17 @@ QVLMEM_API at::Tensor lossless_encode(const at::Tensor& x, int64_t level = 1);
 QVLMEM_API at::Tensor lossless_decode(const at::Tensor& bytes, at::IntArrayRef shape,
                                       at::ScalarType dtype);
 
+// indices (int32, int64 above 2^31 elements; sorted positions in the flattened x) and values of
+// what is not zero. With prune, where fewer than sparsity_threshold of the elements are zero, the
+// smallest by magnitude are dropped until so many are. x: float32, float16 or bfloat16.
+QVLMEM_API std::tuple<at::Tensor, at::Tensor> sparsify(const at::Tensor& x,
+                                                       double sparsity_threshold = 0.5,
+                                                       bool prune = true);
+
+// The inverse: zeros but for the values, in the values' dtype.
+QVLMEM_API at::Tensor densify(const at::Tensor& indices, const at::Tensor& values,
+                              at::IntArrayRef shape);
+
 // float64 [10], from a fixed sample of x (float32, float16 or bfloat16): numel, sparsity, mean,
 // variance, absmax, outlier_ratio, row_absmax_spread, entropy_bits, stable_rank, low_rank_energy.
 QVLMEM_API at::Tensor profile_values(const at::Tensor& x);
