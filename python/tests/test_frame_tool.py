@@ -207,16 +207,21 @@ def test_the_layout_is_the_one_written_down(ops, sealed):
 
 
 def attempt(ops, data):
-    """Unpacks resealed bytes: the error, or None where what came out is consistent."""
+    """Unpacks resealed bytes: the error, or None where what came out is consistent.
+
+    unpack judges the params, the shapes and the dtypes; what an encoded part holds may be found out only
+    while it is decoded.
+    """
     frame = as_tensor(data)
+    header = Frame.read(data)
     try:
         c = ops.unpack(frame)
+        assert c.shape() == header.shape
+        y = ops.decompress(c) if c.original_nbytes() <= SMALL else None
     except (ValueError, TypeError) as error:
+        assert str(error).startswith('qvlmem::')
         return str(error)
-    header = Frame.read(data)
-    assert c.shape() == header.shape
-    if c.original_nbytes() <= SMALL:
-        y = ops.decompress(c)
+    if y is not None:
         assert list(y.shape) == header.shape and y.is_contiguous()
         assert y.nbytes == c.original_nbytes()
     assert torch.equal(ops.pack(c), frame)
@@ -289,10 +294,7 @@ def test_edited_headers_are_refused_or_mean_something(ops, sealed, dtype):
         refused = 0
         edits = list(header_edits(frame))
         for data in sealed(edits):
-            error = attempt(ops, data)
-            if error is not None:
-                assert 'qvlmem::' in error, (method, error)
-                refused += 1
+            refused += attempt(ops, data) is not None
         assert refused > len(edits) // 2, method
 
 
@@ -300,10 +302,7 @@ def test_edited_contents_are_refused_or_decoded(ops, sealed):
     for method in methods(ops):
         frame = Frame.read(as_bytes(ops.pack(ops.compress(example(), method))))
         for data in sealed(list(content_edits(frame))):
-            try:
-                attempt(ops, data)
-            except (ValueError, RuntimeError) as error:  # found out only while decoding
-                assert 'qvlmem::' in str(error), (method, error)
+            attempt(ops, data)
 
 
 def test_the_reason_is_named(ops, sealed):
