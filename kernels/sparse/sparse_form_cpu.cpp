@@ -229,7 +229,7 @@ Status sparse_encode_cpu(const SparsePlan& plan, const SparseRule& rule, const v
     const size_t bytes = static_cast<size_t>(scratch->count * plan.element_bytes);
     if (stream) {
       stream_copy(scratch->values, bytes, out);
-    } else {
+    } else if (bytes > 0) {  // an empty output has no address
       std::memcpy(out, scratch->values, bytes);
     }
     encode_index(plan, *scratch, offsets, unit, static_cast<uint8_t*>(index));
