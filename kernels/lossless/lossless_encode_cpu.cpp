@@ -8,7 +8,7 @@ namespace qvlmem {
 namespace {
 
 // How a plane is coded is chosen by a sample: runs spread over the unit.
-constexpr size_t kSampleRun = 128;
+constexpr size_t kSampleRun = 64;
 constexpr size_t kSampleRuns = 32;
 constexpr size_t kSampleScalars = kSampleRun * kSampleRuns;
 
