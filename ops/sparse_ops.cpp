@@ -116,7 +116,7 @@ template <class Index>
                       "qvlmem::densify: expected indices to be in [0, ", numel, "), got ",
                       indices[k], " at position ", k);
     TORCH_CHECK_VALUE(k == 0 || indices[k - 1] < indices[k],
-                      "qvlmem::densify: expected indices to be strictly increasing, got ",
+                      "qvlmem::densify: expected indices to be sorted and distinct, got ",
                       indices[k], " after ", indices[k - 1], " at position ", k);
   }
   TORCH_CHECK_VALUE(false, "qvlmem::densify: indices changed while they were read");

@@ -84,6 +84,12 @@ std::vector<Candidate> candidates(at::ScalarType dtype, const CompressOptions& o
       // step for each row weighs more than it saves, or because no bit is lost at all.
       all.push_back({codec, CompressOptions()});
     }
+    if (codec->id == CodecId::kSparse) {
+      // Without pruning: the zeros alone.
+      CompressOptions zeros_only = defaults;
+      zeros_only.sparsity_threshold = 0.0;
+      all.push_back({codec, zeros_only});
+    }
   }
   return all;
 }

@@ -30,7 +30,8 @@ def _is_above(size, bound):
 @torch.library.register_fake('qvlmem::sparsify')
 def _sparsify(x, sparsity_threshold=0.5, prune=True):
     if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(f'qvlmem::sparsify: expected x to be float32, float16 or bfloat16, got {x.dtype}')
+        raise TypeError('qvlmem::sparsify: expected x to be float32, float16 or bfloat16, got '
+                        f'{x.dtype}')
     if not 0 <= sparsity_threshold <= 1:
         raise ValueError('qvlmem::sparsify: expected sparsity_threshold to be in [0, 1], got '
                          f'{sparsity_threshold}')
