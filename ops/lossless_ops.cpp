@@ -34,6 +34,7 @@ int64_t encode_in_place(const LosslessPlan& plan, const void* x, int level, uint
     end = begin + lossless_encode_unit_cpu(plan, x, unit, level, stream, bytes + begin);
     lossless_write_unit_end(plan, unit, end, bytes);
   }
+  if (stream) order_streaming_stores();
   return end;
 }
 
