@@ -3,11 +3,11 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <cstring>
 #include <memory>
-#include <mutex>
+#include <thread>
 
 #include "kernels/lossless/lossless.h"
 #include "ops/base/check.h"
@@ -63,15 +63,17 @@ class OrderedEncoder {
     }
   }
 
+  // A turn comes within microseconds, long before a sleeping thread would wake up. Not so where the
+  // one whose turn it is waits for a core itself: then it gets this one.
   int64_t place(int64_t unit, int64_t size) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    turn_changed_.wait(lock, [&] { return turn_ == unit; });
+    constexpr int kSpins = 2000;
+    for (int spins = 0; turn_.load(std::memory_order_acquire) != unit; ++spins) {
+      if (spins >= kSpins) std::this_thread::yield();
+    }
     const int64_t begin = lossless_unit_begin(end_);
     end_ = begin + size;
     lossless_write_unit_end(plan_, unit, end_, bytes_);
-    ++turn_;
-    lock.unlock();
-    turn_changed_.notify_all();
+    turn_.store(unit + 1, std::memory_order_release);
     return begin;
   }
 
@@ -80,10 +82,8 @@ class OrderedEncoder {
   const int level_;
   uint8_t* const bytes_;
   std::atomic<int64_t> next_{0};
-  std::mutex mutex_;
-  std::condition_variable turn_changed_;
-  int64_t turn_ = 0;
-  int64_t end_;
+  std::atomic<int64_t> turn_{0};
+  int64_t end_;  // of the unit before the one whose turn it is
 };
 
 int64_t threads_for(const LosslessPlan& plan) {
