@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frames in data/golden decode to the same bits for ever; tools/golden says how they were made."""
+
+import importlib.machinery
+import importlib.util
+import json
+import pathlib
+
+import pytest
+import torch
+
+import qvlmem
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MANIFEST = json.loads((ROOT / 'data' / 'golden' / 'manifest.json').read_text())
+
+
+def load_golden():
+    loader = importlib.machinery.SourceFileLoader('golden', str(ROOT / 'tools' / 'golden'))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader('golden', loader))
+    loader.exec_module(module)
+    return module
+
+
+golden = load_golden()
+
+
+def frame(name):
+    data = bytearray((ROOT / 'data' / 'golden' / name).read_bytes())
+    return torch.frombuffer(data, dtype=torch.uint8)
+
+
+def test_every_method_has_one():
+    assert {entry['method'] for entry in MANIFEST.values()} == {
+        'none', 'lossless', 'fp16', 'int8', 'int4', 'bounded', 'svd', 'sparse'}
+
+
+@pytest.mark.parametrize('name', sorted(MANIFEST))
+def test_it_decodes_to_the_same_bits(name):
+    entry = MANIFEST[name]
+    compressed = qvlmem.unpack(frame(name))
+    decoded = qvlmem.decompress(compressed)
+    assert compressed.method() == entry['method']
+    assert list(decoded.shape) == entry['shape'] and str(decoded.dtype) == f'torch.{entry["dtype"]}'
+    if entry['method'] == 'svd':  # a product of matrices: its sums may be taken in another order
+        original = golden.example(decoded.dtype).double()
+        error = (decoded.double() - original).norm() / original.norm()
+        assert error <= compressed.relative_error() * 1.001 + 1e-6
+    else:
+        assert golden.digest(decoded) == entry['decoded_sha256']
+    assert qvlmem.pack(compressed).equal(frame(name))
+
+
+# lossless chooses how to code from a sample, which later versions may take otherwise.
+@pytest.mark.parametrize('name', [name for name in sorted(MANIFEST)
+                                  if MANIFEST[name]['method'] not in ('svd', 'lossless')])
+def test_the_same_values_give_the_same_frame(name):
+    entry = MANIFEST[name]
+    original = golden.example(getattr(torch, entry['dtype']))
+    compressed = qvlmem.compress(original, entry['method'],
+                                 **golden.OPTIONS.get(entry['method'], {}))
+    assert qvlmem.pack(compressed).equal(frame(name))
