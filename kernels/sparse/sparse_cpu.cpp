@@ -5,8 +5,8 @@
 
 #include "kernels/base/checked.h"
 #include "kernels/sparse/sparse.h"
-#include "kernels/sparse/sparse_scatter_simd.h"
-#include "kernels/sparse/sparse_simd.h"
+#include "kernels/sparse/sparse_decode_simd.h"
+#include "kernels/sparse/sparse_encode_simd.h"
 
 namespace qvlmem {
 namespace {

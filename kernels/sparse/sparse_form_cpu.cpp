@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "kernels/sparse/sparse.h"
-#include "kernels/sparse/sparse_scatter_simd.h"
-#include "kernels/sparse/sparse_simd.h"
+#include "kernels/sparse/sparse_decode_simd.h"
+#include "kernels/sparse/sparse_encode_simd.h"
 
 namespace qvlmem {
 namespace {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dense elements from sorted positions, which may be hostile.
+// The vector loops that write dense elements, bit patterns of 4 or 2 bytes, from stored ones.
+// Positions may be hostile.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/base/isa.h"
@@ -19,6 +21,10 @@ QVLMEM_SIMD_DECLARE(
     int64_t sparse_scatter_run(const void* positions, SparsePositions kind, int64_t origin,
                                int64_t first, int64_t limit, const void* values,
                                int64_t element_bytes, int64_t begin, int64_t end, bool stream,
-                               void* y);)
+                               void* y);
+    // Spreads values over n elements of y: the next one where a bit is set, zero elsewhere.
+    // `room`: elements that may be read at values, at least the number of set bits.
+    void sparse_expand_run(const uint8_t* bits, const void* values, size_t room,
+                           int64_t element_bytes, size_t n, bool stream, void* y);)
 
 }  // namespace qvlmem

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/sparse/sparse_simd.h"
+#include "kernels/sparse/sparse_encode_simd.h"
 
 #include <hwy/cache_control.h>
 
-#include "kernels/base/simd.h"
+#include "kernels/sparse/sparse_lanes.h"
 
 QVLMEM_SIMD_BEGIN
 namespace {
@@ -37,32 +37,7 @@ HWY_INLINE void store_bits(VU32 v, uint16_t* p) {
   }
 }
 
-// ---- Compressing and expanding one vector ----
-
-#if HWY_TARGET == HWY_AVX2
-// Lane orders for each byte of mask bits. Highway's own compress keeps such a table on the stack,
-// where g++ 12 fills it anew for every vector.
-struct LaneTables {
-  uint64_t gather[256];  // the lanes whose bit is set, in order
-  uint64_t spread[256];  // for each lane the number of set bits below it
-  constexpr LaneTables() : gather(), spread() {
-    for (uint32_t byte = 0; byte < 256; ++byte) {
-      uint64_t rank = 0;
-      for (uint64_t lane = 0; lane < 8; ++lane) {
-        spread[byte] |= rank << (8 * lane);
-        if (((byte >> lane) & 1) == 0) continue;
-        gather[byte] |= lane << (8 * rank);
-        ++rank;
-      }
-    }
-  }
-};
-constexpr LaneTables kLaneTables;
-
-HWY_INLINE __m256i lane_order(const uint64_t& bytes) {
-  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&bytes)));
-}
-#endif
+// ---- Compressing one vector ----
 
 #if HWY_TARGET != HWY_SCALAR
 // Moves the lanes of a mask to the front.
@@ -71,7 +46,7 @@ class Compressor {
   HWY_INLINE explicit Compressor(hn::Mask<DU32> keep) {
 #if HWY_TARGET == HWY_AVX2
     bits_ = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(keep.raw)));
-    order_ = lane_order(kLaneTables.gather[bits_]);
+    order_ = hn::IndicesFromVec(DEight(), lane_order(kLaneTables.gather[bits_]));
 #else
     keep_ = keep.raw;
     bits_ = static_cast<uint32_t>(keep.raw);
@@ -80,7 +55,7 @@ class Compressor {
 
   HWY_INLINE VU32 apply(VU32 v) const {
 #if HWY_TARGET == HWY_AVX2
-    return VU32{_mm256_permutevar8x32_epi32(v.raw, order_)};
+    return hn::TableLookupLanes(v, order_);
 #else
     return VU32{_mm512_maskz_compress_epi32(keep_, v.raw)};
 #endif
@@ -88,8 +63,8 @@ class Compressor {
 
   HWY_INLINE size_t count() const { return hwy::PopCount(static_cast<uint64_t>(bits_)); }
 
-  // base + lane of each set bit.
-  HWY_INLINE void store_positions(uint16_t base, uint16_t* positions) const {
+  // base + the numbers of the mask's lanes.
+  HWY_INLINE void store_positions(hn::Vec<DU16Half> base, uint16_t* positions) const {
 #if HWY_TARGET == HWY_AVX2
     const __m128i order =
         _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kLaneTables.gather[bits_]));
@@ -97,7 +72,7 @@ class Compressor {
 #else
     const auto lanes = hn::TruncateTo(DU16Half(), apply(hn::Iota(DU32(), 0)));
 #endif
-    hn::StoreU(hn::Add(lanes, hn::Set(DU16Half(), base)), DU16Half(), positions);
+    hn::StoreU(hn::Add(lanes, base), DU16Half(), positions);
   }
 
   HWY_INLINE void store_bits(uint8_t* bits) const { memcpy(bits, &bits_, N / 8); }
@@ -105,26 +80,12 @@ class Compressor {
  private:
   uint32_t bits_;
 #if HWY_TARGET == HWY_AVX2
-  __m256i order_;
+  decltype(hn::IndicesFromVec(DEight(), hn::Vec<DEight>())) order_;
 #else
   __mmask16 keep_;
 #endif
 };
 
-// Spreads the first values over the lanes whose bit is set, zero elsewhere.
-template <class T>
-HWY_INLINE VU32 expand(uint32_t mask, const T* values) {
-  const VU32 v = load_bits(values);
-#if HWY_TARGET == HWY_AVX2
-  const __m256i order = lane_order(kLaneTables.spread[mask]);
-  const __m256i lane_bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  const __m256i own = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), lane_bit);
-  return VU32{_mm256_and_si256(_mm256_permutevar8x32_epi32(v.raw, order),
-                               _mm256_cmpeq_epi32(own, lane_bit))};
-#else
-  return VU32{_mm512_maskz_expand_epi32(static_cast<__mmask16>(mask), v.raw)};
-#endif
-}
 #endif
 
 // ---- Counting ----
@@ -201,22 +162,28 @@ size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, T* valu
   const DU32 du;
   const VU32 mask = hn::Set(du, key_mask), vcut = hn::Set(du, cut);
   VU32 top = hn::Zero(du);
+  const DU16Half d16;
+  auto position = hn::Zero(d16);
+  const auto step = hn::Set(d16, static_cast<uint16_t>(N));
   // Stores whose place depends on the data keep the hardware from looking far ahead by itself.
-  constexpr size_t kAhead = 16384 / sizeof(T);
-  for (; i + N <= n; i += N) {
+  constexpr size_t kLine = 64 / sizeof(T), kAhead = 256 * kLine;
+  for (; i + kLine <= n; i += kLine) {
     hwy::Prefetch(x + i + kAhead);
-    const VU32 v = load_bits(x + i);
-    const VU32 key = hn::And(v, mask);
-    const Compressor keep(hn::Gt(key, vcut));
-    top = hn::Max(top, key);
-    // In registers, then a whole store: compressing into memory is microcoded on AMD's Zen 4.
-    store_bits<false>(keep.apply(v), values + count);
-    if (kBits) {
-      keep.store_bits(bits + i / 8);
-    } else {
-      keep.store_positions(static_cast<uint16_t>(i), positions + count);
+    for (size_t k = i; k < i + kLine; k += N) {
+      const VU32 v = load_bits(x + k);
+      const VU32 key = hn::And(v, mask);
+      const Compressor keep(hn::Gt(key, vcut));
+      top = hn::Max(top, key);
+      // In registers, then a whole store: compressing into memory is microcoded on AMD's Zen 4.
+      store_bits<false>(keep.apply(v), values + count);
+      if (kBits) {
+        keep.store_bits(bits + k / 8);
+      } else {
+        keep.store_positions(position, positions + count);
+        position = hn::Add(position, step);
+      }
+      count += keep.count();
     }
-    count += keep.count();
   }
   HWY_ALIGN uint32_t lanes[N];
   hn::Store(top, du, lanes);
@@ -245,46 +212,6 @@ size_t gather_typed(const T* x, size_t n, uint32_t key_mask, uint32_t cut, T* va
   return bits != nullptr
              ? gather_run<true>(x, n, key_mask, cut, values, positions, bits, largest_key)
              : gather_run<false>(x, n, key_mask, cut, values, positions, bits, largest_key);
-}
-
-// ---- Expanding ----
-
-template <class T>
-HWY_INLINE size_t expand_byte(uint32_t byte, const T* values, size_t n, T* y) {
-  size_t used = 0;
-  for (size_t lane = 0; lane < n; ++lane) {
-    y[lane] = (byte >> lane) & 1 ? values[used++] : T{0};
-  }
-  return used;
-}
-
-template <bool kStream, class T>
-void expand_run(const uint8_t* bits, const T* values, size_t room, size_t n, T* y) {
-  size_t i = 0;
-#if HWY_TARGET == HWY_SCALAR
-  static_cast<void>(room);  // reads one at a time
-#else
-  for (; i + 64 <= n && room >= 64; i += 64) {
-    uint64_t word;
-    memcpy(&word, bits + i / 8, 8);
-    room -= hwy::PopCount(word);
-    for (size_t k = 0; k < 64; k += N, word >>= N) {
-      const uint32_t mask = static_cast<uint32_t>(word & ((uint64_t{1} << N) - 1));
-      store_bits<kStream>(expand(mask, values), y + i + k);
-      values += hwy::PopCount(uint64_t{mask});
-    }
-  }
-#endif
-  for (; i < n; i += 8) values += expand_byte(bits[i / 8], values, HWY_MIN(n - i, 8), y + i);
-}
-
-template <class T>
-void expand_typed(const uint8_t* bits, const T* values, size_t room, size_t n, bool stream, T* y) {
-  if (stream && can_stream(y)) {
-    expand_run<true>(bits, values, room, n, y);
-  } else {
-    expand_run<false>(bits, values, room, n, y);
-  }
 }
 
 }  // namespace
@@ -359,17 +286,6 @@ void sparse_stream_copy(const void* from, size_t bytes, void* to) {
   }
   memcpy(target + end, source + end, bytes - end);
 #endif
-}
-
-void sparse_expand_run(const uint8_t* bits, const void* values, size_t room, int64_t element_bytes,
-                       size_t n, bool stream, void* y) {
-  if (element_bytes == 2) {
-    expand_typed(bits, static_cast<const uint16_t*>(values), room, n, stream,
-                 static_cast<uint16_t*>(y));
-  } else {
-    expand_typed(bits, static_cast<const uint32_t*>(values), room, n, stream,
-                 static_cast<uint32_t*>(y));
-  }
 }
 
 QVLMEM_SIMD_END

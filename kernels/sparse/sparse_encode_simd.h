@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The vector loops of sparse. Elements are bit patterns of 4 or 2 bytes.
+// The vector loops that read dense elements: bit patterns of 4 or 2 bytes.
 #pragma once
 
 #include <cstddef>
@@ -35,10 +35,6 @@ QVLMEM_SIMD_DECLARE(
     void sparse_place_run(const uint16_t* positions, size_t n, int32_t base, bool stream,
                           int32_t* indices);
     // memcpy that does not fill the cache with what it writes.
-    void sparse_stream_copy(const void* from, size_t bytes, void* to);
-    // Spreads values over n elements of y: the next one where a bit is set, zero elsewhere.
-    // `room`: elements that may be read at values, at least the number of set bits.
-    void sparse_expand_run(const uint8_t* bits, const void* values, size_t room,
-                           int64_t element_bytes, size_t n, bool stream, void* y);)
+    void sparse_stream_copy(const void* from, size_t bytes, void* to);)
 
 }  // namespace qvlmem
