@@ -14,7 +14,7 @@ namespace qvlmem {
 
 inline uint32_t bits_of(const std::vector<uint8_t>& x, DType dtype, int64_t i) {
   uint32_t bits = 0;
-  std::memcpy(&bits, &x[i * dtype_bytes(dtype)], dtype_bytes(dtype));
+  std::memcpy(&bits, &x[i * dtype_bytes(dtype)], dtype_bytes(dtype) == 2 ? 2 : 4);
   return bits;
 }
 
