@@ -93,33 +93,33 @@ struct Growth {
 };
 
 // Grows the basis, at most doubling, until at most `allowed` is missing or it is clear that
-// largest_size would not do.
-Growth grow_to_energy(RangeFinder& finder, double total, double allowed, int64_t largest_size) {
+// largest_size would not do, or likely that `half` of the dimensions would not, which is the
+// largest size that is worth growing to.
+Growth grow_to_energy(RangeFinder& finder, double total, double allowed, int64_t half,
+                      int64_t largest_size) {
   constexpr double kAim = 0.5;    // of what is allowed: the truncation needs its share
   constexpr double kSlack = 1.5;  // a block may miss so much of what its width could have held
   double missing = total, rate = 0;
   int64_t target = std::min(kFirstBlock, largest_size);
   while (finder.size() < target) {
     const int64_t last_size = finder.size();
-    const double last_missing = missing;
+    const double last_missing = missing, last_rate = rate;
     finder.grow(target - last_size);
     missing = finder.missing_energy();
-    const double added = static_cast<double>(finder.size() - last_size);
+    const double size = static_cast<double>(finder.size());
+    const double added = size - static_cast<double>(last_size);
     if (!(missing < last_missing)) break;  // A has no more
-    const double last_rate = rate;
     rate = std::log(last_missing / missing) / added;
     if (missing <= allowed) return {true, rate};
     // Directions come in order: the next ones hold no more, each, than the last did. Where what is
     // missing falls ever more slowly, its logarithm will hardly fall faster than it does now.
-    double least_columns = (missing - allowed) / (kSlack * (last_missing - missing) / added);
-    if (rate < last_rate) {
-      least_columns = std::max(least_columns, columns_until(missing, allowed, rate));
-    }
-    if (static_cast<double>(finder.size()) + least_columns > static_cast<double>(largest_size)) {
-      break;
-    }
-    const double block =
-        std::min(columns_until(missing, kAim * allowed, rate), static_cast<double>(finder.size()));
+    const double by_rate = columns_until(missing, allowed, rate);
+    double least = (missing - allowed) * added / (kSlack * (last_missing - missing));
+    if (rate < last_rate) least = std::max(least, by_rate);
+    if (size + least > static_cast<double>(largest_size)) break;
+    // Flat spectra fall faster towards their end, so that half of what the rate says may do.
+    if (finder.size() >= half / 8 && size + by_rate / 2 > static_cast<double>(half)) break;
+    const double block = std::min(columns_until(missing, kAim * allowed, rate), size);
     target = finder.size() + static_cast<int64_t>(std::max(block, kSmallestBlock));
     target = std::min(target, largest_size);
   }
@@ -140,7 +140,7 @@ std::optional<LowRank> factor_to_energy(const at::Tensor& a, double total, doubl
   const int64_t largest_size = std::min(half, with_oversampling(max_rank));
   const double allowed = missing_share(energy) * total;
   RangeFinder finder(a, total, seed);
-  const Growth growth = grow_to_energy(finder, total, allowed, largest_size);
+  const Growth growth = grow_to_energy(finder, total, allowed, half, largest_size);
   if (!growth.reached) {
     if (largest_size < half) return std::nullopt;
     finder.span();
@@ -189,12 +189,12 @@ int64_t least_rank(const at::Tensor& a, double total, double energy, uint64_t se
   const double wanted = total - missing_share(energy) * total;
   const int64_t least_dim = std::min(a.size(0), a.size(1));
   RangeFinder finder(a, total, seed);
-  // Without a basis, where a few directions dominate, the sample spreads: trusted where it is far
-  // from that.
+  // Without a basis the sample spreads where a few directions dominate: trusted far from that.
   const int64_t at_once = least_rank_beside(finder, wanted, least_dim);
   if (at_once >= std::max<int64_t>(least_dim / 4, 8)) return at_once;
   finder.grow(std::clamp<int64_t>(least_dim / 8, 1, kFirstBlock));
-  return least_rank_beside(finder, wanted, least_dim);
+  const int64_t beside = least_rank_beside(finder, wanted, least_dim);
+  return at_once >= kFirstBlock ? std::max(at_once, beside) : beside;
 }
 
 }  // namespace qvlmem::ops
