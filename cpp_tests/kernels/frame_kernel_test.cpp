@@ -128,6 +128,14 @@ TEST(FrameTest, SizesThatOverflowAreRefused) {
   header.part[0].shape[1] = 4;
   EXPECT_FALSE(lay_out_frame(&header));
   header = example_header();
+  header.part[0].dims = 3;  // no bytes, but strides that no tensor has
+  header.part[0].shape[0] = 0;
+  header.part[0].shape[1] = header.part[0].shape[2] = int64_t{1} << 40;
+  EXPECT_FALSE(lay_out_frame(&header));
+  header.part[0].shape[2] = 1;
+  EXPECT_TRUE(lay_out_frame(&header));
+  EXPECT_EQ(header.part[0].bytes, 0);
+  header = example_header();
   header.part[0].shape[0] = -1;
   EXPECT_FALSE(lay_out_frame(&header));
   header = example_header();

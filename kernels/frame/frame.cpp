@@ -23,14 +23,17 @@ int64_t aligned(int64_t offset) {
 
 bool known_dtype(int number) { return number < kDTypeCount; }
 
-// Bytes of a dense tensor; false where a size is negative or the product overflows.
+// Bytes of a dense tensor; false where a size is negative, or they or the strides overflow (for
+// which a size of 0 counts as 1, so that an empty tensor's can, too).
 bool dense_bytes(DType dtype, const int64_t* shape, int dims, int64_t* bytes) {
-  int64_t product = dtype_bytes(dtype);
+  int64_t largest_stride = 1;
+  bool empty = false;
   for (int d = 0; d < dims; ++d) {
-    if (!checked_mul(product, shape[d], &product)) return false;
+    empty = empty || shape[d] == 0;
+    if (!checked_mul(largest_stride, shape[d] == 0 ? 1 : shape[d], &largest_stride)) return false;
   }
-  *bytes = product;
-  return true;
+  *bytes = 0;
+  return empty || checked_mul(largest_stride, dtype_bytes(dtype), bytes);
 }
 
 class Reader {

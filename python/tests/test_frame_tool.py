@@ -247,12 +247,12 @@ def header_edits(frame):
     for shape in ([], [0], [1], [math.prod(sizes)], sizes[::-1], [*sizes, 1], [1, *sizes],
                   [sizes[0] + 1, *sizes[1:]], [sizes[0] - 1, *sizes[1:]], [*sizes[:-1], sizes[-1] + 1],
                   [*sizes[:-1], sizes[-1] - 1], [2**40], [2**20, 2**20], [2**30, 1, 2**29],
-                  [0, 2**50], [2] * 40, [1] * 64):
+                  [0, 2**50], [0, 2**40, 2**40], [2] * 40, [1] * 64):
         yield changed(shape=shape)
     for i, part in enumerate(frame.parts):
         others = [(part.shape, number) for number in range(len(ITEM_BYTES)) if number != part.dtype]
         others += [(shape, None) for shape in (
-            [], [0], [1], [0, 7], part.shape[::-1], [*part.shape, 1], [1, *part.shape],
+            [], [0], [1], [0, 7], [0, 2**40, 2**40], part.shape[::-1], [*part.shape, 1], [1, *part.shape],
             [math.prod(part.shape)], [math.prod(part.shape) + 1], [math.prod(part.shape) // 2],
             [n + 1 for n in part.shape], [max(n - 1, 0) for n in part.shape])]
         for shape, number in others:
