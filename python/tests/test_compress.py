@@ -5,6 +5,7 @@ import copy
 import math
 import pickle
 
+import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -18,6 +19,11 @@ EXACT = ('none', 'lossless')
 LOSSY = tuple(m for m in METHODS if m not in EXACT)
 # svd refuses what would overflow its factors; everything else takes every finite value.
 TAME = tuple(k for k in KINDS if k not in ('huge', 'wide'))
+
+
+def assume_factors_fit(x):
+    """No singular value is above the Frobenius norm, and u carries them."""
+    hypothesis.assume(x.dtype != torch.float16 or float(x.double().norm()) < 65000)
 
 
 def storage_bytes(parts):
@@ -53,6 +59,8 @@ def check_reported(c, x, y):
 @given(data=st.data())
 def test_every_method_gives_back_the_tensor_and_its_error(ops, method, data):
     x = data.draw(tensors(kinds=TAME if method == 'svd' else KINDS))
+    if method == 'svd':
+        assume_factors_fit(x)
     c = ops.compress(x, method)
     assert c.method() == method
     y = check_compressed(ops, c, x)
@@ -119,6 +127,7 @@ def test_sparse_positions_cost_less_than_coo(ops, zeros):
 
 @given(tensors(kinds=TAME), st.booleans(), st.sampled_from((0.1, 0.5, 1.0)))
 def test_svd_keeps_its_energy_or_its_ratio(ops, x, adaptive, ratio):
+    assume_factors_fit(x)
     c = ops.compress(x, 'svd', adaptive_rank=adaptive, compression_ratio=ratio)
     y = check_compressed(ops, c, x)
     if adaptive:

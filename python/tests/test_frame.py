@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 
 from strategies import ALL_DTYPES, ERRORS, any_tensors, laid_out, same_bits, tensors, values
-from test_compress import EXACT, LOSSY, METHODS, TAME
+from test_compress import EXACT, LOSSY, METHODS, TAME, assume_factors_fit
 
 DAMAGED = (ValueError, RuntimeError)
 
@@ -34,6 +34,8 @@ def check_round_trip(ops, c):
 @given(data=st.data())
 def test_lossy_methods_go_through(ops, method, data):
     x = data.draw(tensors(kinds=TAME))
+    if method == 'svd':
+        assume_factors_fit(x)
     check_round_trip(ops, ops.compress(x, method))
 
 
