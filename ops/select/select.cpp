@@ -129,7 +129,8 @@ CompressedTensorPtr compress(const at::Tensor& x, const std::string& method,
   check_options(options);
   ops::check_dense("compress", "x", x);
   TORCH_CHECK_NOT_IMPLEMENTED(x.device().is_cpu(), "qvlmem::compress: expected x on cpu, got ",
-                              ops::describe(x), ": this library was built without CUDA");
+                              ops::describe(x),
+                              x.is_cuda() ? ": this library was built without CUDA" : "");
   if (method == "auto") return select(x, options);
   const Codec* codec = find_codec(method);
   TORCH_CHECK_VALUE(codec != nullptr, "qvlmem::compress: expected method to be one of ",

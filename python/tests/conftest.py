@@ -3,7 +3,6 @@
 
 QVLMEM_LIBRARY      the libqvlmem.so under test (default: the one that `import qvlmem` finds)
 QVLMEM_EXAMPLES     examples a property (default 40, the same ones every time)
-QVLMEM_REQUIRE_CUDA 1 turns the skip of a test that needs a GPU into a failure
 """
 
 import os
@@ -60,18 +59,3 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def cuda():
-    """A CUDA device with a library that has kernels for it."""
-    reason = None
-    if not torch.cuda.is_available():
-        reason = 'needs a CUDA GPU; torch.cuda.is_available() is False'
-    elif not torch._C._dispatch_has_kernel_for_dispatch_key('qvlmem::quantize', 'CUDA'):
-        reason = 'needs CUDA kernels; this library was built without them'
-    if reason and os.environ.get('QVLMEM_REQUIRE_CUDA') == '1':
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
-    return torch.device('cuda')

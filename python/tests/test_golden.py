@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frames in data/golden decode to the same bits for ever; tools/golden says how they were made."""
+"""The frames in data/golden decode to the same bits for ever (svd: within its error); tools/golden made them."""
 
 import importlib.machinery
 import importlib.util

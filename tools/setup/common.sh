@@ -7,6 +7,15 @@ die() {
   exit 1
 }
 
+# The value of the option $1, which must follow it; wrong usage where none does.
+value_of() {
+  if (($# < 2)) || [[ -z $2 ]]; then
+    say "error: $1 needs a value"
+    return 2
+  fi
+  printf '%s' "$2"
+}
+
 # Compiler jobs: one a core, and 2 GiB of memory each (a source that includes ATen takes 1.5).
 default_jobs() {
   local by_memory cores

@@ -16,6 +16,13 @@ has_header() {
     "${CXX:-g++}" -x c++ -fsyntax-only -I.deps/usr/include - 2>/dev/null
 }
 
+has_compiler() {
+  local major
+  command -v "${CXX:-g++}" >/dev/null || return 1
+  major=$("${CXX:-g++}" -dumpversion)
+  if ((${major%%.*} < 12)); then say "warning: ${CXX:-g++} $major: 12 is the oldest that is tested"; fi
+}
+
 has_cmake() {
   local version
   version=$(cmake --version 2>/dev/null | awk 'NR == 1 {print $3}')
@@ -24,7 +31,7 @@ has_cmake() {
 
 # The Debian packages that stand for what is missing here, one a line.
 missing_packages() {
-  command -v "${CXX:-g++}" >/dev/null || echo g++
+  has_compiler || echo g++
   has_cmake || echo cmake
   command -v ninja >/dev/null || echo ninja-build
   if command -v "${CXX:-g++}" >/dev/null; then
@@ -34,7 +41,7 @@ missing_packages() {
   else
     printf '%s\n' libhwy-dev libxxhash-dev libgtest-dev
   fi
-  if ((need_python)) && ! find_python >/dev/null; then printf '%s\n' python3 python3-venv; fi
+  if ((need_python)) && ! has_venv && ! find_python >/dev/null; then printf '%s\n' python3 python3-venv; fi
 }
 
 apt_install() {
@@ -53,7 +60,7 @@ unpack_into_deps() {
     case $package in
       lib*-dev)
         say "unpacking $package into .deps (no root here to install it)"
-        (cd "$folder" && apt-get -q download "$package" </dev/null) &&
+        (cd "$folder" && apt-get -q download "$package" </dev/null >&2) &&
           dpkg -x "$folder/$package"_*.deb .deps || say "could not download $package"
         ;;
     esac

@@ -18,7 +18,7 @@ sys.exit(not ok)" ${uv:+uv} >/dev/null 2>&1
 find_python() {
   local candidate
   for candidate in ${QVLMEM_PYTHON:+"$QVLMEM_PYTHON"} python3 python3.12 python3.11 python3.13 \
-    python3.10 /usr/bin/python3 "$HOME"/.pyenv/versions/3.1[0-3].*/bin/python; do
+    python3.10 /usr/bin/python3 "${HOME:-/}"/.pyenv/versions/3.1[0-3].*/bin/python; do
     if python_works "$candidate"; then
       echo "$candidate"
       return 0
@@ -33,16 +33,23 @@ find_python() {
 
 find_uv() { if uv --version >/dev/null 2>&1; then echo uv; fi; }
 
+# True where $venv is there, works and has a Python that is supported.
+has_venv() {
+  [[ -x $venv/bin/python ]] && "$venv/bin/python" -c "import sys
+sys.exit(not (3, $oldest_minor) <= sys.version_info[:2] <= (3, $newest_minor))" 2>/dev/null
+}
+
 make_venv() {
   local python
-  if [[ -x $venv/bin/python ]] && "$venv/bin/python" -c '' 2>/dev/null; then return 0; fi
+  if has_venv; then return 0; fi
   rm -rf "$venv"
   python=$(find_python) ||
     die "no Python here is supported: CPython 3.$oldest_minor to 3.$newest_minor with its venv module" \
       "(Debian: python3 python3-venv). QVLMEM_PYTHON names another one"
   say "making $venv with $python"
   if [[ -n $uv ]]; then
-    uv venv -q --seed --python "$("$python" -c 'import sys; print(sys.executable)')" "$venv"
+    uv venv -q --seed --python "$("$python" -c 'import sys; print(sys.executable)')" "$venv" ||
+      "$python" -m venv "$venv"
   else
     "$python" -m venv "$venv"
   fi
@@ -97,6 +104,8 @@ install_build_tools() {
 link_package() {
   local site
   site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  printf '%s\nimport os; os.environ.setdefault("QVLMEM_LIBRARY", %s)\n' "$root/python" \
-    "'$root/$build/lib/libqvlmem.so'" >"$site/qvlmem-checkout.pth"
+  "$venv/bin/python" -c 'import sys
+print(sys.argv[1])
+print("import os; os.environ.setdefault(\"QVLMEM_LIBRARY\", " + repr(sys.argv[2]) + ")")' \
+    "$root/python" "$root/$build/lib/libqvlmem.so" >"$site/qvlmem-checkout.pth"
 }
