@@ -46,14 +46,19 @@ class CooWriter {
   }
 
  private:
+  static constexpr int kSpins = 2000;
+
   void work(const SparseRule& rule) {
     const auto scratch = std::make_unique<SparseScratch>();
     for (int64_t unit; (unit = next_.fetch_add(1)) < plan_.unit_count;) {
       sparse_gather_cpu(plan_, rule, x_, unit, false, scratch.get());
       if (sparse_refuses(plan_, rule, *scratch)) refused_ = true;
       // Whoever has the first unit without a place never waits, so even one thread comes through.
-      // A turn is a few microseconds: too short to sleep.
-      while (turn_.load(std::memory_order_acquire) != unit) std::this_thread::yield();
+      // A turn comes within microseconds, long before a sleeping thread would wake up. Not so where
+      // the one whose turn it is waits for a core itself: then it gets this one.
+      for (int spins = 0; turn_.load(std::memory_order_acquire) != unit; ++spins) {
+        if (spins >= kSpins) std::this_thread::yield();
+      }
       const int64_t begin = end_;
       const bool fits = scratch->count <= capacity_ - begin;
       if (fits) {
