@@ -125,16 +125,18 @@ bool sparse_sample_cpu(const SparsePlan& plan, const void* x, int64_t rank, uint
       n == plan.numel ? 0 : 1 + std::llround(4 * std::sqrt(n * share * (1 - share)));
   uint32_t* const middle = keys + place - 1;
   std::nth_element(keys, middle, keys + n);
-  uint32_t low = 0, high = mask;  // where the sample ends, anything may be beyond
+  // Zeros stay below the range: they may be most of the tensor, and whoever searches knows already
+  // that there are too few of them. Where the sample ends, anything may be beyond.
+  uint32_t low = 1, high = mask;
   if (place > margin) {
     std::nth_element(keys, middle - margin, middle);
-    low = middle[-margin];
+    low = std::max(middle[-margin], low);
   }
   if (place + margin <= n) {
     std::nth_element(middle, middle + margin, keys + n);
     high = middle[margin];
   }
-  *range = sparse_key_range(low, high);
+  *range = sparse_key_range(low, std::max(low, high));
   return *middle == 0;
 }
 
