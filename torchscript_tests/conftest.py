@@ -16,7 +16,9 @@ torch.ops.load_library(LIBRARY)
 
 
 def pytest_configure(config):
-    config.addinivalue_line('filterwarnings', 'ignore:.*torch.jit.*:DeprecationWarning')
+    # That newer releases deprecate TorchScript is known.
+    for category in ('DeprecationWarning', 'FutureWarning'):
+        config.addinivalue_line('filterwarnings', f'ignore:.*torch.jit.*:{category}')
 
 
 @pytest.fixture

@@ -32,8 +32,7 @@ hypothesis.settings.load_profile('qvlmem')
 
 def pytest_configure(config):
     config.addinivalue_line('filterwarnings', 'ignore:ComplexHalf support is experimental')
-    # TorchScript is what half of the users came for; that newer releases deprecate it is known.
-    config.addinivalue_line('filterwarnings', 'ignore:.torch.jit.*deprecated:DeprecationWarning')
+    config.addinivalue_line('filterwarnings', 'ignore:torch.quantize_per_tensor')
 
 
 @pytest.fixture(autouse=True)

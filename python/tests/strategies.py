@@ -16,7 +16,9 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 ALL_DTYPES = FLOATS + (
     torch.float64, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
     torch.complex64, torch.complex128, torch.complex32, torch.uint16, torch.uint32, torch.uint64,
-    torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
+    torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
+    torch.float8_e8m0fnu) + tuple(
+        getattr(torch, name) for name in ('float4_e2m1fn_x2', 'bcomplex32') if hasattr(torch, name))
 # What no lossy codec takes (float64 excepted, which to_fp16 takes).
 EXACT_DTYPES = tuple(d for d in ALL_DTYPES if d not in FLOATS)
 
@@ -168,7 +170,7 @@ def any_tensors(draw, dtypes=ALL_DTYPES, shape=None, layouts=LAYOUTS):
     if pattern == 'constant' and count:
         x = x[:1].repeat(count)
     if pattern == 'zeros':
-        x = torch.zeros_like(x)
+        x = zero_bits((count,), dtype)
     x = laid_out_bits(x.reshape(size), draw(st.sampled_from(layouts)))
     hypothesis.note(f'{describe(x)} {pattern}')
     return x
@@ -185,6 +187,11 @@ def raw_bytes(x):
     """x's values in logical order as a flat uint8 tensor."""
     flat = x.resolve_conj().resolve_neg().reshape(-1)
     return flat.clone(memory_format=torch.contiguous_format).view(torch.uint8)
+
+
+def zero_bits(shape, dtype):
+    """A tensor of zero bytes, also of a dtype that PyTorch cannot fill or convert to."""
+    return torch.zeros(math.prod(shape) * dtype.itemsize, dtype=torch.uint8).view(dtype).reshape(shape)
 
 
 def same_bits(x, y):

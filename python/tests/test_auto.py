@@ -52,6 +52,15 @@ def test_never_larger_than_a_named_method_that_meets_the_bound(ops, x, bound, ma
         assert size <= c.nbytes(), f'bounded to the same error takes {c.nbytes()}, auto {size}'
 
 
+@pytest.mark.parametrize('dtype', FLOATS, ids=str)
+def test_factors_that_give_every_bit_back_are_not_passed_over(ops, dtype):
+    x = torch.full((2, 3), 1.2998, dtype=dtype)
+    c = ops.compress(x, 'svd')
+    assert same_bits(ops.decompress(c), x)
+    for max_error in (1e-7, 1e-4, 1e-2):
+        assert ops.compress(x, max_error=max_error).nbytes() <= c.nbytes()
+
+
 @given(tensors(nonfinite=True), BOUNDS)
 def test_no_error_allowed_means_every_bit(ops, x, bound):
     c = ops.compress(x, max_error=0.0, bound=bound)
