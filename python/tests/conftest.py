@@ -31,7 +31,7 @@ hypothesis.settings.load_profile('qvlmem')
 
 
 def pytest_configure(config):
-    config.addinivalue_line('filterwarnings', 'ignore:ComplexHalf support is experimental')
+    config.addinivalue_line('filterwarnings', 'ignore:B?Complex(Half|32) support is experimental')
     config.addinivalue_line('filterwarnings', 'ignore:torch.quantize_per_tensor')
 
 
