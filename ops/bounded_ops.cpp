@@ -36,14 +36,17 @@ BoundedPlan make_plan(at::IntArrayRef shape, bool per_row) {
   return plan;
 }
 
-// Runs body(begin, end), which returns a Status, over [0, count) on all threads. Returns kOk or one
-// of the other answers.
+// Runs body(begin, end), which returns a Status, over [0, count) on all threads. Returns kNonFinite
+// where anybody did, else any answer that is not kOk.
 template <class Body>
 Status parallel_status(int64_t count, const Body& body) {
   std::atomic<Status> answer{Status::kOk};
   ops::parallel_units(count, kGrain, [&](int64_t begin, int64_t end) {
     const Status status = body(begin, end);
-    if (status != Status::kOk) answer.store(status, std::memory_order_relaxed);
+    Status before = answer.load(std::memory_order_relaxed);
+    while (status != Status::kOk && before != Status::kNonFinite &&
+           !answer.compare_exchange_weak(before, status, std::memory_order_relaxed)) {
+    }
   });
   return answer.load();
 }

@@ -250,6 +250,11 @@ void check_svd(const Payload& payload, const TensorInfo& info) {
   check_payload_size("svd", payload, 0, 2);
   ops::check_dtype("svd", "u", payload.parts[0], info.dtype);
   ops::check_svd_factors("svd", payload.parts[0], payload.parts[1], info.shape);
+  const ops::MatrixShape shape = ops::matrix_shape(info.shape);
+  const int64_t most = std::min(shape.rows, shape.cols), rank = payload.parts[0].size(1);
+  TORCH_CHECK_VALUE(rank >= std::min<int64_t>(1, most) && rank <= most,
+                    "qvlmem::svd: expected factors of rank ", std::min<int64_t>(1, most), " to ",
+                    most, ", got ", rank);
 }
 
 int64_t least_bytes_svd(const at::Tensor& x, const CompressOptions& options) {

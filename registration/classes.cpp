@@ -36,7 +36,7 @@ void register_classes(torch::Library& m) {
       .def("get_compression_stats", &CompressionManager::get_compression_stats)
       .def("reset_stats", &CompressionManager::reset_stats)
       .def("config", &CompressionManager::config_dict)
-      .def_pickle([](const ManagerPtr& self) -> std::string { return self->config_text(); },
+      .def_pickle([](const ManagerPtr& self) -> std::string { return self->config().text(); },
                   [](std::string config) -> ManagerPtr {
                     return c10::make_intrusive<CompressionManager>(std::move(config));
                   });
@@ -54,7 +54,7 @@ void register_classes(torch::Library& m) {
       .def("trim", &MemoryPool::trim)
       .def_pickle(
           [](const PoolPtr& self) -> std::tuple<std::string, std::string> {
-            return {self->kind(), self->config_text()};
+            return {self->kind(), self->config().text()};
           },
           [](std::tuple<std::string, std::string> state) -> PoolPtr {
             return c10::make_intrusive<MemoryPool>(std::get<0>(state), std::get<1>(state));
@@ -76,7 +76,7 @@ void register_classes(torch::Library& m) {
       .def("stats", &HierarchicalCache::stats)
       .def_pickle(
           [](const CachePtr& self) -> std::tuple<ManagerPtr, std::string> {
-            return {self->manager(), self->config_text()};
+            return {self->manager(), self->config().text()};
           },
           [](std::tuple<ManagerPtr, std::string> state) -> CachePtr {
             return c10::make_intrusive<HierarchicalCache>(std::get<0>(state), std::get<1>(state));

@@ -27,9 +27,12 @@ enum class DType : uint8_t {
   kFloat8E5M2 = 17,
   kFloat8E4M3FNUZ = 18,
   kFloat8E5M2FNUZ = 19,
+  kFloat8E8M0FNU = 20,
+  kFloat4E2M1FNX2 = 21,  // two values a byte, which count as one element
+  kBComplex32 = 22,      // two bfloat16
 };
 
-constexpr int kDTypeCount = 20;
+constexpr int kDTypeCount = 23;
 
 // Bytes of one element; 0 for a value that is not a DType.
 constexpr int dtype_bytes(DType dtype) {
@@ -41,6 +44,8 @@ constexpr int dtype_bytes(DType dtype) {
     case DType::kFloat8E5M2:
     case DType::kFloat8E4M3FNUZ:
     case DType::kFloat8E5M2FNUZ:
+    case DType::kFloat8E8M0FNU:
+    case DType::kFloat4E2M1FNX2:
       return 1;
     case DType::kFloat16:
     case DType::kBFloat16:
@@ -51,6 +56,7 @@ constexpr int dtype_bytes(DType dtype) {
     case DType::kInt32:
     case DType::kUInt32:
     case DType::kComplex32:
+    case DType::kBComplex32:
       return 4;
     case DType::kFloat64:
     case DType::kInt64:
@@ -106,6 +112,12 @@ constexpr const char* dtype_name(DType dtype) {
       return "float8_e4m3fnuz";
     case DType::kFloat8E5M2FNUZ:
       return "float8_e5m2fnuz";
+    case DType::kFloat8E8M0FNU:
+      return "float8_e8m0fnu";
+    case DType::kFloat4E2M1FNX2:
+      return "float4_e2m1fn_x2";
+    case DType::kBComplex32:
+      return "bcomplex32";
   }
   return nullptr;
 }

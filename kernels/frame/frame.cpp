@@ -102,6 +102,9 @@ bool parse_body(const uint8_t* frame, int64_t bytes, FrameHeader* header) {
   for (int d = 0; d < header->dims; ++d) {
     if (!reader.read(&header->shape[d])) return false;
   }
+  for (const double error : header->error) {
+    if (!(error >= 0.0 || error == -1.0)) return false;
+  }
   int64_t original_bytes;
   if (!dense_bytes(header->dtype, header->shape, header->dims, &original_bytes)) return false;
   for (int p = 0; p < header->params; ++p) {

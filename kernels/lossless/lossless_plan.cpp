@@ -10,7 +10,8 @@ namespace qvlmem {
 namespace {
 
 bool is_complex(DType dtype) {
-  return dtype == DType::kComplex32 || dtype == DType::kComplex64 || dtype == DType::kComplex128;
+  return dtype == DType::kComplex32 || dtype == DType::kComplex64 || dtype == DType::kComplex128 ||
+         dtype == DType::kBComplex32;
 }
 
 LosslessMap map_of(DType dtype) {
@@ -22,6 +23,7 @@ LosslessMap map_of(DType dtype) {
     case DType::kComplex32:
       return {LosslessMap::kFloat, 10};
     case DType::kBFloat16:
+    case DType::kBComplex32:
       return {LosslessMap::kFloat, 7};
     case DType::kFloat64:
     case DType::kComplex128:

@@ -4,6 +4,7 @@
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/nonzero.h>
 #include <c10/core/ScalarType.h>
+#include <torch/version.h>
 
 #include <sstream>
 
@@ -38,8 +39,15 @@ constexpr DTypePair kDTypes[] = {
     {DType::kFloat8E5M2, at::kFloat8_e5m2},
     {DType::kFloat8E4M3FNUZ, at::kFloat8_e4m3fnuz},
     {DType::kFloat8E5M2FNUZ, at::kFloat8_e5m2fnuz},
+    {DType::kFloat8E8M0FNU, at::kFloat8_e8m0fnu},
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 8
+    {DType::kFloat4E2M1FNX2, at::ScalarType::Float4_e2m1fn_x2},
+#endif
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 15
+    {DType::kBComplex32, at::ScalarType::BComplex32},
+#endif
 };
-static_assert(sizeof(kDTypes) / sizeof(kDTypes[0]) == kDTypeCount);
+static_assert(sizeof(kDTypes) / sizeof(kDTypes[0]) <= kDTypeCount);
 
 }  // namespace
 
@@ -48,7 +56,7 @@ DType kernel_dtype(const char* op, at::ScalarType dtype) {
     if (pair.torch == dtype) return pair.kernel;
   }
   TORCH_CHECK_NOT_IMPLEMENTED(false, "qvlmem::", op,
-                              ": expected a dtype of whole bytes that is not quantized, got ",
+                              ": expected a dtype that frames have a number for, got ",
                               describe(dtype));
 }
 
@@ -56,7 +64,8 @@ at::ScalarType torch_dtype(DType dtype) {
   for (const DTypePair& pair : kDTypes) {
     if (pair.kernel == dtype) return pair.torch;
   }
-  TORCH_CHECK_VALUE(false, "qvlmem: unknown dtype number ", static_cast<int>(dtype));
+  TORCH_CHECK_VALUE(false, "qvlmem: this PyTorch has no dtype for number ",
+                    static_cast<int>(dtype));
 }
 
 std::string describe(at::ScalarType dtype) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <qvlmem/qvlmem.h>
 
 #include <cstdint>
@@ -26,7 +27,9 @@ struct Codec {
   Payload (*encode)(const at::Tensor& x, const CompressOptions& options);
   // A contiguous tensor of info's shape and dtype. REQUIRES: check has passed.
   at::Tensor (*decode)(const Payload& payload, const TensorInfo& info);
-  // Raises ValueError or TypeError unless decode can take this payload: it may come from outside.
+  // Raises ValueError or TypeError unless the params and the parts' shapes and dtypes are what
+  // encode makes: a payload may come from outside. Coded bytes inside a part may be left to decode,
+  // which refuses them.
   void (*check)(const Payload& payload, const TensorInfo& info);
   // Bytes that encode would hold for x, where they can be told (or bounded from below) cheaply;
   // else 0.
@@ -42,6 +45,14 @@ struct Codec {
     return exact || dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 ||
            (takes_float64 && dtype == at::kDouble);
   }
+};
+
+// While it lives, Python's dispatch modes are not asked: what codecs allocate they also fill, which
+// a fake tensor would not bear. Methods of classes reach them without the dispatcher.
+class RealTensorsGuard {
+ private:
+  c10::impl::ExcludeDispatchKeyGuard guard_{
+      c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot})};
 };
 
 const std::vector<const Codec*>& codec_table();

@@ -7,14 +7,8 @@ namespace qvlmem {
 
 const std::vector<const Codec*>& codec_table() {
   static const std::vector<const Codec*> table = {
-      &kNoneCodec,
-      &kLosslessCodec,
-      &kFp16Codec,
-      &kInt8Codec,
-      &kInt4Codec,
-      &kSparseCodec,
-      &kBoundedCodec,
-      &kSvdCodec,
+      &kNoneCodec, &kLosslessCodec, &kFp16Codec,    &kInt8Codec,
+      &kInt4Codec, &kSparseCodec,   &kBoundedCodec, &kSvdCodec,
   };
   return table;
 }

@@ -35,6 +35,13 @@ int64_t CompressedTensor::original_nbytes() const {
   return c10::multiply_integers(info_.shape) * static_cast<int64_t>(c10::elementSize(info_.dtype));
 }
 
+std::vector<at::Tensor> CompressedTensor::parts() const {
+  std::vector<at::Tensor> parts;
+  // Tensors of their own, so that resizing or setting one leaves what is held.
+  for (const at::Tensor& part : payload_.parts) parts.push_back(part.detach());
+  return parts;
+}
+
 double CompressedTensor::ratio() const {
   if (original_nbytes() == 0) return 1.0;
   return static_cast<double>(original_nbytes()) / static_cast<double>(nbytes());
@@ -49,6 +56,13 @@ CompressedTensorPtr CompressedTensor::to(at::Device device) const {
 at::Tensor CompressedTensor::decompress() const {
   TORCH_CHECK_NOT_IMPLEMENTED(device().is_cpu(), "qvlmem::decompress: expected parts on cpu, got ",
                               device(), ": this library was built without CUDA");
+  for (const at::Tensor& part : payload_.parts) {
+    // parts() lets a storage out of hand, and storages can be resized.
+    TORCH_CHECK_VALUE(part.storage().nbytes() >= part.nbytes(),
+                      "qvlmem::decompress: expected parts as they were made, got one of ",
+                      part.nbytes(), " bytes with a storage of ", part.storage().nbytes());
+  }
+  const RealTensorsGuard guard;
   return codec_->decode(payload_, info_);
 }
 

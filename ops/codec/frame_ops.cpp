@@ -2,6 +2,7 @@
 // pack and unpack: between a CompressedTensor and a frame (kernels/frame/frame.h).
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/frame/frame.h"
@@ -63,6 +64,7 @@ CompressedTensorPtr unpack(const at::Tensor& frame, std::optional<at::Device> de
   TORCH_CHECK_VALUE(frame.dim() == 1 && frame.device().is_cpu(),
                     "qvlmem::unpack: expected frame to be a flat tensor on cpu, got ",
                     ops::describe(frame));
+  const RealTensorsGuard guard;
   const at::Tensor bytes = frame.contiguous();
   const uint8_t* data = bytes.const_data_ptr<uint8_t>();
   FrameHeader header;
@@ -76,6 +78,11 @@ CompressedTensorPtr unpack(const at::Tensor& frame, std::optional<at::Device> de
   TensorInfo info{{header.shape, header.shape + header.dims}, ops::torch_dtype(header.dtype)};
   TORCH_CHECK_VALUE(codec->takes(info.dtype), "qvlmem::unpack: refused a frame of ", bytes.numel(),
                     " bytes: codec ", codec->name, " does not take ", ops::describe(info.dtype));
+  const bool claims_loss = std::any_of(std::begin(header.error), std::end(header.error),
+                                       [](double e) { return e > 0.0; });
+  TORCH_CHECK_VALUE(!codec->exact || !claims_loss, "qvlmem::unpack: refused a frame of ",
+                    bytes.numel(), " bytes: codec ", codec->name,
+                    " is exact, but the header has an error above 0");
   Payload payload{{header.param, header.param + header.params}, {}};
   for (int p = 0; p < header.parts; ++p) {
     const FramePart& part = header.part[p];

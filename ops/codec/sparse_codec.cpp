@@ -63,7 +63,7 @@ Payload encode_sparse(const at::Tensor& x, const CompressOptions& options) {
     const auto scratch = std::make_unique<SparseScratch>();
     const Status status = sparse_encode_cpu(plan, rule, data, begin, end, offsets.data(),
                                             index_data, value_data, scratch.get());
-    if (status != Status::kOk) worst = status;
+    if (status != Status::kOk && worst != Status::kNonFinite) worst = status;
   });
   if (worst == Status::kNonFinite) ops::throw_non_finite("compress", x);
   TORCH_CHECK_VALUE(worst == Status::kOk, "qvlmem::compress: x changed while it was read");

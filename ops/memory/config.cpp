@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -43,12 +44,22 @@ const std::vector<Key>& keys() {
   return all;
 }
 
-// True where the whole of `text` is a number.
+// True where the whole of `text` is a finite decimal number, whatever the locale.
 bool parse_number(const std::string& text, double* number) {
-  if (text.empty() || std::isspace(static_cast<unsigned char>(text[0]))) return false;
-  char* end = nullptr;
-  *number = std::strtod(text.c_str(), &end);
-  return *end == '\0' && std::isfinite(*number);
+  const char* end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, *number, std::chars_format::general);
+  return result.ec == std::errc() && result.ptr == end && std::isfinite(*number);
+}
+
+bool is_digits(const std::string& text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+}
+
+// REQUIRES: accepts has passed.
+double number_of(const std::string& text) {
+  double number = 0.0;
+  TORCH_INTERNAL_ASSERT(parse_number(text, &number));
+  return number;
 }
 
 struct Size {
@@ -68,7 +79,7 @@ bool parse_size(const std::string& text, Size* size) {
     }
   }
   if (!parse_number(text, &size->number) || size->number < 0.0) return false;
-  size->is_fraction = text.find_first_not_of("0123456789") != std::string::npos;
+  size->is_fraction = !is_digits(text);
   return size->is_fraction ? size->number <= 1.0 : size->number < 0x1p62;
 }
 
@@ -102,8 +113,7 @@ bool accepts(const Key& key, const std::string& value) {
     case Kind::kNumber:
       return parse_number(value, &number) && number >= 0.0;
     case Kind::kCount:
-      return parse_number(value, &number) && number >= 0.0 && number <= 1024.0 &&
-             number == std::floor(number);
+      return is_digits(value) && parse_number(value, &number) && number <= 1024.0;
     case Kind::kMethod:
       return value == "auto" || find_codec(value) != nullptr;
     case Kind::kPath:
@@ -184,12 +194,18 @@ Config Config::overlaid(const std::string& text, const std::string& origin) cons
   return result;
 }
 
-double Config::max_error() const { return std::strtod(value("max_error").c_str(), nullptr); }
+double Config::max_error() const { return number_of(value("max_error")); }
 
 Bound Config::bound() const { return parse_bound("configure", value("bound")); }
 
-int64_t Config::threads() const {
-  return static_cast<int64_t>(std::strtod(value("threads").c_str(), nullptr));
+int64_t Config::threads() const { return static_cast<int64_t>(number_of(value("threads"))); }
+
+std::string Config::text() const {
+  std::string text;
+  for (const auto& [key, value] : values_) {
+    if (!value.empty()) text += (text.empty() ? "" : ",") + key + ":" + value;
+  }
+  return text;
 }
 
 int64_t Config::bytes(const std::string& key, int64_t whole) const {

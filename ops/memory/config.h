@@ -25,6 +25,9 @@ class Config {
   const std::string& value(const std::string& key) const { return values_.at(key); }
   const std::map<std::string, std::string>& values() const { return values_; }
 
+  // As a configuration string: laid over any other, it gives this one.
+  std::string text() const;
+
   double max_error() const;
   Bound bound() const;
   int64_t threads() const;

@@ -42,11 +42,10 @@ class HierarchicalCache final : public torch::CustomClassHolder {
   c10::Dict<std::string, double> stats() const { return statistics_->as_dict(); }
 
   const c10::intrusive_ptr<CompressionManager>& manager() const { return manager_; }
-  const std::string& config_text() const { return config_text_; }
+  const Config& config() const { return config_; }
 
  private:
   c10::intrusive_ptr<CompressionManager> manager_;
-  std::string config_text_;
   Config config_;
   int64_t cpu_budget_;
   std::shared_ptr<Statistics> statistics_;

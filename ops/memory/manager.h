@@ -40,11 +40,8 @@ class CompressionManager final : public torch::CustomClassHolder {
   c10::Dict<std::string, std::string> config_dict() const;
   const Config& config() const { return config_; }
   const std::shared_ptr<Statistics>& statistics() const { return statistics_; }
-  // What the constructor was given: all that a pickle keeps.
-  const std::string& config_text() const { return config_text_; }
 
  private:
-  std::string config_text_;
   Config config_;
   std::shared_ptr<Statistics> statistics_ = std::make_shared<Statistics>();
 };

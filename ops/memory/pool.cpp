@@ -54,21 +54,24 @@ class PoolArena {
   void* take(int64_t bytes) {
     const int64_t size = size_class(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
-    std::vector<void*>& free_blocks = free_[size];
+    SizeClass& of_size = free_[size];
     void* block = nullptr;
-    if (!free_blocks.empty()) {
-      block = free_blocks.back();
-      free_blocks.pop_back();
+    if (!of_size.free.empty()) {
+      block = of_size.free.back();
+      of_size.free.pop_back();
       ++hits_;
     } else {
       if (size > budget_ - reserved_) trim_locked();
       if (size > budget_ - reserved_) return nullptr;
+      // Room for the block's return, which must not fail.
+      of_size.free.reserve(of_size.blocks + 1);
       block = allocate_block(size);
       if (block == nullptr) {
         trim_locked();
         block = allocate_block(size);
         if (block == nullptr) return nullptr;
       }
+      ++of_size.blocks;
       reserved_ += size;
       ++misses_;
     }
@@ -80,7 +83,7 @@ class PoolArena {
 
   void give_back(void* block, int64_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    free_[size_class(bytes)].push_back(block);
+    free_.find(size_class(bytes))->second.free.push_back(block);
     allocated_ -= bytes;
   }
 
@@ -108,32 +111,40 @@ class PoolArena {
 
  private:
   void trim_locked() {
-    for (auto& [size, blocks] : free_) {
-      for (void* block : blocks) std::free(block);
-      reserved_ -= size * static_cast<int64_t>(blocks.size());
-      blocks.clear();
+    for (auto& [size, of_size] : free_) {
+      for (void* block : of_size.free) std::free(block);
+      reserved_ -= size * static_cast<int64_t>(of_size.free.size());
+      of_size.blocks -= of_size.free.size();
+      of_size.free.clear();
     }
   }
 
+  struct SizeClass {
+    std::vector<void*> free;
+    size_t blocks = 0;  // in use and free
+  };
+
   const int64_t budget_;
   mutable std::mutex mutex_;
-  std::map<int64_t, std::vector<void*>> free_;
+  std::map<int64_t, SizeClass> free_;
   int64_t allocated_ = 0, reserved_ = 0, peak_allocated_ = 0, peak_reserved_ = 0;
   int64_t hits_ = 0, misses_ = 0;
 };
 
 MemoryPool::MemoryPool(std::string kind, std::string config)
-    : kind_(std::move(kind)), config_text_(std::move(config)) {
+    : kind_(std::move(kind)), config_(process_config().overlaid(config, "config")) {
   const bool known = std::find(std::begin(kKinds), std::end(kKinds), kind_) != std::end(kKinds);
   TORCH_CHECK_VALUE(known,
                     "qvlmem::MemoryPool: expected kind to be one of weights, activations, "
                     "kv_cache, image_features, temporary, got '",
                     kind_, "'");
-  const Config merged = process_config().overlaid(config_text_, "config");
-  arena_ = std::make_shared<PoolArena>(merged.bytes("cpu_budget", physical_memory_bytes()));
+  arena_ = std::make_shared<PoolArena>(config_.bytes("cpu_budget", physical_memory_bytes()));
 }
 
 at::Tensor MemoryPool::empty(at::IntArrayRef shape, at::ScalarType dtype) {
+  TORCH_CHECK_TYPE(!c10::isQIntType(dtype),
+                   "qvlmem::MemoryPool.empty: expected a dtype that is not quantized, got ",
+                   ops::describe(dtype));
   const int64_t element_bytes = static_cast<int64_t>(c10::elementSize(dtype));
   const int64_t bytes = ops::check_sizes("MemoryPool.empty", shape, element_bytes) * element_bytes;
   const auto options = at::TensorOptions().dtype(dtype);

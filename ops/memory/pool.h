@@ -34,11 +34,11 @@ class MemoryPool final : public torch::CustomClassHolder {
   void trim();
 
   const std::string& kind() const { return kind_; }
-  const std::string& config_text() const { return config_text_; }
+  const Config& config() const { return config_; }
 
  private:
   std::string kind_;
-  std::string config_text_;
+  Config config_;
   std::shared_ptr<PoolArena> arena_;
 };
 

@@ -33,7 +33,7 @@ struct TensorInfo {
 
 struct Codec;  // an entry of the codec table, ops/codec/codec.h
 
-// Immutable, hence safe to share between threads.
+// Nothing here changes it, so threads may share it.
 class QVLMEM_API CompressedTensor final : public torch::CustomClassHolder {
  public:
   CompressedTensor(const Codec& codec, TensorInfo info, Payload payload, CompressionError error);
@@ -54,7 +54,8 @@ class QVLMEM_API CompressedTensor final : public torch::CustomClassHolder {
   double worst_row_error() const { return error_.worst_row; }
   double max_element_error() const { return error_.element; }
 
-  std::vector<at::Tensor> parts() const { return payload_.parts; }
+  // What is held, not copies: writing to them changes what decompress gives.
+  std::vector<at::Tensor> parts() const;
   // The same on another device. The parts are shared where they already are there.
   c10::intrusive_ptr<CompressedTensor> to(at::Device device) const;
   // torch's own sparse COO tensor of what decompress gives, of the original's shape and dtype.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -76,9 +77,14 @@ std::vector<Candidate> candidates(at::ScalarType dtype, const CompressOptions& o
   if (!may_lose_bits(dtype)) return all;
   for (const Codec* codec : codec_table()) {
     if (codec->exact || !codec->takes(dtype)) continue;
-    CompressOptions own = defaults;
-    if (codec->id == CodecId::kSvd) own.energy = svd_energy(options);
-    all.push_back({codec, own});
+    // svd by the energy that the bound takes and by the default one: rounding may have either miss
+    // the bound, or hold more.
+    if (codec->id == CodecId::kSvd && svd_energy(options) != defaults.energy) {
+      CompressOptions own = defaults;
+      own.energy = svd_energy(options);
+      all.push_back({codec, own});
+    }
+    all.push_back({codec, defaults});
     if (codec->id == CodecId::kBounded) {
       // By its name alone it has another bound. It may meet this one, with one step for all where a
       // step for each row weighs more than it saves, or because no bit is lost at all.
@@ -128,9 +134,16 @@ CompressedTensorPtr compress(const at::Tensor& x, const std::string& method,
                              const CompressOptions& options) {
   check_options(options);
   ops::check_dense("compress", "x", x);
+  // A tensor of Python's making (a fake one, a subclass) has no values that could be read here.
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !x.key_set().has(c10::DispatchKey::Python),
+      "qvlmem::compress: expected x to be a plain tensor, got a subclass: ", ops::describe(x));
+  ops::kernel_dtype("compress", x.scalar_type());
   TORCH_CHECK_NOT_IMPLEMENTED(x.device().is_cpu(), "qvlmem::compress: expected x on cpu, got ",
                               ops::describe(x),
                               x.is_cuda() ? ": this library was built without CUDA" : "");
+  const RealTensorsGuard guard;
+  if (x._is_zerotensor()) return compress(at::zeros(x.sizes(), x.options()), method, options);
   if (method == "auto") return select(x, options);
   const Codec* codec = find_codec(method);
   TORCH_CHECK_VALUE(codec != nullptr, "qvlmem::compress: expected method to be one of ",
