@@ -27,7 +27,7 @@ at::Tensor ReservedBytes::take(int64_t count, at::ScalarType dtype) {
   if (shrunk != nullptr) data_ = static_cast<uint8_t*>(shrunk);
   if (reinterpret_cast<uintptr_t>(data_) % c10::gAlignment != 0) {  // moved, as under a sanitizer
     at::Tensor copy = at::empty({count}, dtype);
-    std::memcpy(copy.mutable_data_ptr(), data_, size);
+    if (size > 0) std::memcpy(copy.mutable_data_ptr(), data_, size);
     return copy;
   }
   c10::DataPtr pointer(data_, data_, &c10::free_cpu, at::kCPU);
