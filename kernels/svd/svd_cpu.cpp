@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/base/float_bits.h"
 #include "kernels/base/philox.h"
 #include "kernels/svd/svd.h"
 #include "kernels/svd/svd_simd.h"
@@ -14,15 +15,18 @@ SvdScan svd_scan_cpu(const void* x, DType dtype, int64_t n) noexcept {
 
 void svd_random_signs(uint64_t seed, uint16_t stream, int64_t begin, int64_t end,
                       float* signs) noexcept {
-  constexpr int64_t kBlockBits = 128;  // one Philox block
+  constexpr int64_t kWordBits = 32, kBlockBits = 4 * kWordBits;  // one Philox block
   const uint64_t first_counter = static_cast<uint64_t>(stream) << 40;
+  PhiloxBlock block = {};
   for (int64_t i = begin; i < end;) {
-    const PhiloxBlock block =
-        philox4x32(seed, first_counter + static_cast<uint64_t>(i / kBlockBits));
-    const int64_t stop = std::min(end, (i / kBlockBits + 1) * kBlockBits);
-    for (; i < stop; ++i) {
-      const int64_t bit = i % kBlockBits;
-      signs[i - begin] = (block.word[bit / 32] >> (bit % 32)) & 1u ? 1.0f : -1.0f;
+    if (i == begin || i % kBlockBits == 0) {
+      block = philox4x32(seed, first_counter + static_cast<uint64_t>(i / kBlockBits));
+    }
+    const uint32_t word = block.word[i % kBlockBits / kWordBits];
+    const int64_t stop = std::min(end, (i / kWordBits + 1) * kWordBits);
+    for (uint32_t bit = static_cast<uint32_t>(i % kWordBits); i < stop; ++i, ++bit) {
+      // The bit becomes the sign of 1.0f.
+      *signs++ = bits_to_float(0x3f800000u | (word >> bit << 31));
     }
   }
 }

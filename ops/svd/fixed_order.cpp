@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "kernels/base/checked.h"
 #include "ops/base/parallel.h"
@@ -121,11 +122,14 @@ void gram_tiles(const at::Tensor& y, at::Tensor& out) {
   const T* const values = y.const_data_ptr<T>();
   double* const result = out.mutable_data_ptr<double>();
   const int64_t l = y.size(0), k = y.size(1), stride = y.stride(0);
-  const int64_t tiles = ceil_div(l, kGramTile);
+  // (row, col) of the tiles on and below the diagonal: work for each thread alike.
+  std::vector<std::pair<int64_t, int64_t>> tiles;
+  for (int64_t row = 0; row < l; row += kGramTile) {
+    for (int64_t col = 0; col <= row; col += kGramTile) tiles.emplace_back(row, col);
+  }
   const int64_t flops = 2 * k * std::min(l, kGramTile) * std::min(l, kGramTile);
-  for_each_on_one_thread(tiles * tiles, flops, [&](int64_t tile) {
-    const int64_t row = tile / tiles * kGramTile, col = tile % tiles * kGramTile;
-    if (col > row) return;
+  for_each_on_one_thread(static_cast<int64_t>(tiles.size()), flops, [&](int64_t tile) {
+    const auto [row, col] = tiles[tile];
     const int64_t rows = std::min(kGramTile, l - row), cols = std::min(kGramTile, l - col);
     std::vector<double> buffer(2 * kGramTile * kGramDepth);
     double* const left = buffer.data();

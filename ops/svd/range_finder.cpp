@@ -8,11 +8,15 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/base/checked.h"
 #include "kernels/svd/svd.h"
+#include "ops/base/parallel.h"
 #include "ops/svd/fixed_order.h"
 
 namespace qvlmem::ops {
 namespace {
+
+constexpr int64_t kSignsGrain = int64_t{1} << 15;  // below which waking a thread costs more
 
 // Of a block's directions those below 1e-5 of the largest one's length are dropped: made unit
 // vectors, they would be mostly rounding.
@@ -50,7 +54,12 @@ RangeFinder::RangeFinder(at::Tensor a, double energy, uint64_t seed)
 at::Tensor RangeFinder::random_rows(int64_t rows) {
   const int64_t cols = a_.size(1);
   at::Tensor signs = at::empty({rows, cols}, a_.options().dtype(at::kFloat));
-  svd_random_signs(seed_, stream_++, 0, rows * cols, signs.mutable_data_ptr<float>());
+  float* const first = signs.mutable_data_ptr<float>();
+  parallel_units(rows, ceil_div(kSignsGrain, std::max<int64_t>(cols, 1)),
+                 [&](int64_t begin, int64_t end) {
+                   svd_random_signs(seed_, stream_, begin * cols, end * cols, first + begin * cols);
+                 });
+  ++stream_;
   return signs.to(a_.scalar_type());
 }
 
