@@ -44,6 +44,8 @@ LosslessMap map_of(DType dtype) {
     case DType::kUInt32:
     case DType::kUInt64:
     case DType::kBool:
+    case DType::kFloat8E8M0FNU:
+    case DType::kFloat4E2M1FNX2:
       break;
   }
   return {};
