@@ -143,6 +143,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize_cpu(const at::Tensor& x,
   return {q, scale, zero_point};
 }
 
+bool all_finite(const at::Tensor& x) {
+  check_lossy_input("all_finite", x);
+  if (x.numel() == 0) return true;
+  const at::Tensor values = x.contiguous();
+  const QuantizePlan plan = make_plan("all_finite", {x.numel()}, 8, true, 0);
+  return range_is_finite(
+      group_ranges(plan, values.const_data_ptr(), kernel_dtype("all_finite", x.scalar_type()))[0]);
+}
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize_meta(const at::Tensor& x, int64_t bits,
                                                              bool symmetric, int64_t group_size,
                                                              std::optional<int64_t>) {

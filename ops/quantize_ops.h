@@ -28,6 +28,10 @@ at::Tensor dequantize_meta(const at::Tensor& q, const at::Tensor& scale,
                            const at::Tensor& zero_point, c10::SymIntArrayRef shape, int64_t bits,
                            int64_t group_size, std::optional<at::ScalarType> dtype);
 
+// Whether no value is NaN or infinite: the first pass of quantize alone, without a temporary. x:
+// float32, float16 or bfloat16.
+bool all_finite(const at::Tensor& x);
+
 // Raises unless the three parts are what quantize makes of a tensor of this shape.
 void check_quantized(const char* op, const at::Tensor& q, const at::Tensor& scale,
                      const at::Tensor& zero_point, at::IntArrayRef shape, int64_t bits,

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ops/equal.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 
 #include "ops/base/check.h"
 #include "ops/codec/codec.h"
+#include "ops/quantize_ops.h"
 
 namespace qvlmem {
 namespace {
@@ -85,10 +85,12 @@ std::vector<Candidate> candidates(at::ScalarType dtype, const CompressOptions& o
       all.push_back({codec, own});
     }
     all.push_back({codec, defaults});
-    if (codec->id == CodecId::kBounded) {
+    const CompressOptions by_name;
+    if (codec->id == CodecId::kBounded &&
+        (options.max_error != by_name.max_error || options.bound != by_name.bound)) {
       // By its name alone it has another bound. It may meet this one, with one step for all where a
       // step for each row weighs more than it saves, or because no bit is lost at all.
-      all.push_back({codec, CompressOptions()});
+      all.push_back({codec, by_name});
     }
     if (codec->id == CodecId::kSparse) {
       // Without pruning: the zeros alone.
@@ -112,9 +114,9 @@ CompressedTensorPtr try_codec(const Candidate& candidate, const at::Tensor& x, i
 
 // Tries what can still win, keeps the smallest that meets the bound.
 CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) {
-  const at::Tensor values = x.detach();
-  const bool may_lose =
-      may_lose_bits(values.scalar_type()) && at::isfinite(values).all().item<bool>();
+  // Once for all candidates.
+  const at::Tensor values = x.detach().resolve_conj().resolve_neg().contiguous();
+  const bool may_lose = may_lose_bits(values.scalar_type()) && ops::all_finite(values);
   CompressedTensorPtr best;
   for (const Candidate& candidate : candidates(values.scalar_type(), options)) {
     const Codec& codec = *candidate.codec;
