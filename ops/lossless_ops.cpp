@@ -7,12 +7,13 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
-#include <thread>
 
+#include "kernels/base/stream.h"
 #include "kernels/lossless/lossless.h"
 #include "ops/base/check.h"
 #include "ops/base/parallel.h"
 #include "ops/base/reserved_bytes.h"
+#include "ops/base/turns.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
 
@@ -21,9 +22,6 @@ namespace {
 
 // Units that a thread takes at least, below which waking one costs more.
 constexpr int64_t kGrain = 2;
-
-// From this size on the result is written past the caches.
-constexpr int64_t kStreamBytes = int64_t{1} << 20;
 
 // Encodes the units one after the other to where they stay. Returns where the last ends.
 int64_t encode_in_place(const LosslessPlan& plan, const void* x, int level, uint8_t* bytes) {
@@ -43,7 +41,12 @@ int64_t encode_in_place(const LosslessPlan& plan, const void* x, int level, uint
 class OrderedEncoder {
  public:
   OrderedEncoder(const LosslessPlan& plan, const void* x, int level, uint8_t* bytes)
-      : plan_(plan), x_(x), level_(level), bytes_(bytes), end_(plan.header_bytes) {}
+      : plan_(plan),
+        x_(x),
+        level_(level),
+        bytes_(bytes),
+        turns_(plan.unit_count),
+        end_(plan.header_bytes) {}
 
   int64_t encode(int64_t threads) {
     parallel_units(threads, 1, [&](int64_t begin, int64_t end) {
@@ -53,27 +56,20 @@ class OrderedEncoder {
   }
 
  private:
-  // Takes units in order until there are none left: whoever has the first one that has no place
-  // yet never waits, so that even a single thread comes through.
   void work() {
     const std::unique_ptr<uint8_t[]> slot(new uint8_t[plan_.unit_bound_bytes]);
-    for (int64_t unit; (unit = next_.fetch_add(1)) < plan_.unit_count;) {
+    for (int64_t unit; (unit = turns_.take()) < plan_.unit_count;) {
       const int64_t size = lossless_encode_unit_cpu(plan_, x_, unit, level_, false, slot.get());
       std::memcpy(bytes_ + place(unit, size), slot.get(), static_cast<size_t>(size));
     }
   }
 
-  // A turn comes within microseconds, long before a sleeping thread would wake up. Not so where the
-  // one whose turn it is waits for a core itself: then it gets this one.
   int64_t place(int64_t unit, int64_t size) {
-    constexpr int kSpins = 2000;
-    for (int spins = 0; turn_.load(std::memory_order_acquire) != unit; ++spins) {
-      if (spins >= kSpins) std::this_thread::yield();
-    }
+    turns_.wait(unit);
     const int64_t begin = lossless_unit_begin(end_);
     end_ = begin + size;
     lossless_write_unit_end(plan_, unit, end_, bytes_);
-    turn_.store(unit + 1, std::memory_order_release);
+    turns_.pass(unit);
     return begin;
   }
 
@@ -81,8 +77,7 @@ class OrderedEncoder {
   const void* x_;
   const int level_;
   uint8_t* const bytes_;
-  std::atomic<int64_t> next_{0};
-  std::atomic<int64_t> turn_{0};
+  Turns turns_;
   int64_t end_;  // of the unit before the one whose turn it is
 };
 

@@ -5,11 +5,11 @@
 
 #include <atomic>
 #include <memory>
-#include <thread>
 
 #include "ops/base/check.h"
 #include "ops/base/parallel.h"
 #include "ops/base/reserved_bytes.h"
+#include "ops/base/turns.h"
 #include "ops/sparse_prune.h"
 
 namespace qvlmem::ops {
@@ -31,11 +31,12 @@ class CooWriter {
 
   // False where there are more entries than room; what was written then means nothing.
   bool write(const SparseRule& rule) {
-    next_ = turn_ = end_ = 0;
+    Turns turns(plan_.unit_count);
+    end_ = 0;
     overflowed_ = false;
     const int64_t workers =
         std::min<int64_t>(at::get_num_threads(), ceil_div(plan_.unit_count, kSparseGrain));
-    parallel_units(workers, 1, [&](int64_t, int64_t) { work(rule); });
+    parallel_units(workers, 1, [&](int64_t, int64_t) { work(rule, &turns); });
     return !overflowed_;
   }
 
@@ -46,28 +47,21 @@ class CooWriter {
   }
 
  private:
-  static constexpr int kSpins = 2000;
-
-  void work(const SparseRule& rule) {
+  void work(const SparseRule& rule, Turns* turns) {
     const auto scratch = std::make_unique<SparseScratch>();
-    for (int64_t unit; (unit = next_.fetch_add(1)) < plan_.unit_count;) {
+    for (int64_t unit; (unit = turns->take()) < plan_.unit_count;) {
       sparse_gather_cpu(plan_, rule, x_, unit, false, scratch.get());
       if (sparse_refuses(plan_, rule, *scratch)) refused_ = true;
-      // Whoever has the first unit without a place never waits, so even one thread comes through.
-      // A turn comes within microseconds, long before a sleeping thread would wake up. Not so where
-      // the one whose turn it is waits for a core itself: then it gets this one.
-      for (int spins = 0; turn_.load(std::memory_order_acquire) != unit; ++spins) {
-        if (spins >= kSpins) std::this_thread::yield();
-      }
+      turns->wait(unit);
       const int64_t begin = end_;
       const bool fits = scratch->count <= capacity_ - begin;
       if (fits) {
         end_ = begin + scratch->count;
       } else {
         overflowed_ = true;
-        next_ = plan_.unit_count;
+        turns->stop();
       }
-      turn_.store(unit + 1, std::memory_order_release);
+      turns->pass(unit);
       if (!fits || overflowed_) continue;
       sparse_place_cpu(plan_, *scratch, unit, begin, indices_.data(), values_.data());
     }
@@ -78,7 +72,6 @@ class CooWriter {
   const int64_t capacity_;
   const at::ScalarType index_dtype_;
   ReservedBytes indices_, values_;
-  std::atomic<int64_t> next_{0}, turn_{0};
   int64_t end_ = 0;  // belongs to whose turn it is
   std::atomic<bool> overflowed_{false}, refused_{false};
 };

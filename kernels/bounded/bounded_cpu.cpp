@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/base/checked.h"
+#include "kernels/base/stream.h"
 #include "kernels/bounded/bounded.h"
 #include "kernels/bounded/bounded_simd.h"
 #include "kernels/coding/int_pack_simd.h"
@@ -12,8 +13,6 @@ namespace {
 // Values that are on their way between x and bytes at a time: 8 KiB, in L1. Whole blocks.
 constexpr int64_t kPiece = 2048;
 constexpr int64_t kPieceBlocks = kPiece / static_cast<int64_t>(kIntPackBlock);
-// Below this an output is likely to be read again soon: it stays in cache.
-constexpr int64_t kStreamBytes = int64_t{1} << 20;
 
 const void* element(const void* base, DType dtype, int64_t index) {
   return static_cast<const char*>(base) + index * dtype_bytes(dtype);

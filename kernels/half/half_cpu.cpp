@@ -3,15 +3,13 @@
 #include <cstring>
 
 #include "kernels/base/checked.h"
+#include "kernels/base/stream.h"
 #include "kernels/half/half.h"
 #include "kernels/half/half_math.h"
 #include "kernels/half/half_simd.h"
 
 namespace qvlmem {
 namespace {
-
-// Below this an output is likely to be read again soon: it stays in cache.
-constexpr int64_t kStreamBytes = int64_t{1} << 20;
 
 const void* element(const void* base, DType dtype, int64_t index) {
   return static_cast<const char*>(base) + index * dtype_bytes(dtype);

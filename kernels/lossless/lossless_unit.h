@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/base/stream.h"
 #include "kernels/coding/byte_pack_simd.h"
 #include "kernels/coding/huffman.h"
 #include "kernels/lossless/little_endian.h"
@@ -33,9 +34,6 @@ inline void prefetch_page_ahead(const uint8_t* from, size_t bytes) {
     __builtin_prefetch(reinterpret_cast<const void*>(ahead + i));
   }
 }
-
-// From this size on tensors are written past the caches.
-constexpr int64_t kStreamBytes = int64_t{1} << 20;
 
 // The entry of a plane.
 constexpr uint32_t make_entry(LosslessMode mode, size_t bytes) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "kernels/base/stream.h"
 #include "kernels/quantize/quantize.h"
 #include "kernels/quantize/quantize_simd.h"
 
@@ -9,8 +10,6 @@ namespace {
 
 // 4-bit values pass through here as int8, in pieces that stay in L1.
 constexpr int64_t kScratchCols = 4096;
-// Below this an output is likely to be read again soon: it stays in cache.
-constexpr int64_t kStreamBytes = int64_t{1} << 20;
 
 struct Unit {
   int64_t row, col_begin, col_end;

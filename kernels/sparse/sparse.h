@@ -20,6 +20,7 @@
 
 #include "kernels/base/dtype.h"
 #include "kernels/base/status.h"
+#include "kernels/base/stream.h"
 #include "kernels/sparse/sparse_math.h"
 #include "kernels/sparse/sparse_select.h"
 
@@ -64,10 +65,9 @@ inline int64_t sparse_unit_numel(const SparsePlan& plan, int64_t unit) {
   return rest < kSparseUnit ? rest : kSparseUnit;
 }
 
-// Whether the dense tensor is so large that what is written had better bypass the cache: below this
-// it is likely to be read again soon.
+// Whether what is written goes past the caches: by the size of the dense tensor.
 inline bool sparse_streams(const SparsePlan& plan) {
-  return plan.numel * plan.element_bytes >= (int64_t{1} << 20);
+  return plan.numel * plan.element_bytes >= kStreamBytes;
 }
 
 // ---- Counting and selection ----
