@@ -15,10 +15,21 @@ from qvlmem.models import checkpoint, machine
 transformers = pytest.importorskip('transformers')
 pytest.importorskip('torchvision')
 
-from qvlmem.models import small_qwen3_vl  # noqa: E402
+from qvlmem.models import shapes, sides, skeleton  # noqa: E402
 
 MARKS = {'vision_start_token_id': '<|vision_start|>', 'vision_end_token_id': '<|vision_end|>',
          'image_token_id': '<|image_pad|>', 'video_token_id': '<|video_pad|>'}
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Imports of transformers take seconds; that processes are fresh is tested with `run`."""
+    monkeypatch.setattr(sides, 'in_fresh_process', lambda function, *arguments: function(*arguments))
+
+
+def small_model(config):
+    return skeleton.fill(skeleton.new_skeleton(config, torch.bfloat16),
+                         lambda name, parameter: shapes.seeded_weight(name, parameter.shape, torch.bfloat16))
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +39,7 @@ def saved(tmp_path_factory):
     letters = {chr(code): code - 33 for code in range(33, 127)}
     tokenizer = transformers.Qwen2Tokenizer(
         vocab=letters, merges=[], unk_token='!', additional_special_tokens=list(MARKS.values()))
-    model = small_qwen3_vl.small_model()
+    model = small_model(shapes.shape_config('small'))
     for name, mark in MARKS.items():
         setattr(model.config, name, tokenizer.convert_tokens_to_ids(mark))
     transformers.logging.disable_progress_bar()
@@ -66,17 +77,30 @@ def test_a_checkpoint_runs_and_answers_in_text(folder, capsys):
                  '--max-error', '0']) == 0
     report = json.loads(capsys.readouterr().out)
     assert report['model']['name'] == str(folder) and not report['model']['seeded']
-    assert isinstance(report['answers']['plain']['text'], str)
-    assert report['answers']['plain'] == report['answers']['held']
+    question, = report['questions']
+    assert question['prompt'] == 'What?' and isinstance(question['plain']['text'], str)
+    assert question['plain'] == question['held']
     names = [entry['name'] for entry in report['tensors'] if entry['kind'] == 'weights']
     assert 'lm_head.weight' not in names and len(names) == len(set(names))
 
 
-def test_weights_arrive_as_they_were_saved(saved):
-    model, _ = checkpoint.load_checkpoint(saved)
-    expected = small_qwen3_vl.small_model().state_dict()
+def loaded(folder, dtype=torch.bfloat16):
+    weights = checkpoint.Weights(folder, dtype)
+    model = skeleton.new_skeleton(checkpoint.load_config(folder)[0], dtype)
+    weights.check(model)
+    return skeleton.fill(model, weights.value_of)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32])
+def test_weights_arrive_as_transformers_loads_them(saved, dtype):
+    model = loaded(saved, dtype)
+    expected = transformers.Qwen3VLForConditionalGeneration.from_pretrained(saved, dtype=dtype)
     assert model.lm_head.weight is model.get_input_embeddings().weight
-    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    theirs = expected.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in model.state_dict().items())
+    buffers = dict(expected.named_buffers())
+    assert all(torch.equal(value, buffers[name]) for name, value in model.named_buffers())
+    assert model.dtype == expected.dtype
 
 
 def test_a_folder_that_is_missing(tmp_path, capsys):
@@ -132,6 +156,25 @@ def test_weights_that_are_missing(folder, capsys):
     (folder / 'model.safetensors').unlink()
     save_file(weights, folder / 'model.safetensors', {'format': 'pt'})
     assert '1 weights are missing, the first model.visual.merger' in refused(folder, capsys)
+
+
+def test_a_weight_of_another_shape(folder, capsys):
+    from safetensors.torch import load_file, save_file
+    weights = load_file(folder / 'model.safetensors')
+    weights['model.visual.merger.linear_fc2.weight'] = torch.zeros(3, 5)
+    (folder / 'model.safetensors').unlink()
+    save_file(weights, folder / 'model.safetensors', {'format': 'pt'})
+    assert 'model.visual.merger.linear_fc2.weight has shape [3, 5], the model of' in refused(folder, capsys)
+
+
+@pytest.mark.parametrize('entry', [
+    {'dtype': 'I64', 'shape': [2], 'data_offsets': [0, 16]}, {'dtype': 'BF16', 'shape': [2], 'data_offsets': [0, 6]},
+    {'dtype': 'BF16', 'shape': [2], 'data_offsets': [4, 0]}, {'dtype': 'BF16', 'shape': [2], 'data_offsets': [-4, 0]},
+    {'dtype': 'BF16', 'shape': [2]}, {'shape': [2], 'data_offsets': [0, 4]}, 7])
+def test_a_header_that_contradicts_itself(folder, entry, capsys):
+    header = json.dumps({'a': entry}).encode()
+    write_weights(folder, struct.pack('<Q', len(header)) + header + bytes(16))
+    assert 'has a damaged header' in refused(folder, capsys)
 
 
 def test_an_index_that_names_a_missing_shard(folder, capsys):

@@ -50,7 +50,7 @@ def test_same_bits_tells_zeros_and_shapes_apart():
 def test_kl_divergence_of_known_distributions():
     plain = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.3, 0.5]]).log()
     other = torch.tensor([[0.25, 0.5, 0.25], [0.2, 0.3, 0.5]]).log() + 7  # a shift changes nothing
-    changed = tensor_error.compare_logits(plain, other)
+    changed = tensor_error.compare_logits([plain[:1], plain[1:]], [other[:1], other[1:]])
     assert changed['positions'] == 2 and changed['next_tokens_that_differ'] == 1
     assert changed['max_kl_nats'] == pytest.approx(0.25 * math.log(2), rel=1e-6)
     assert changed['mean_kl_nats'] == pytest.approx(0.125 * math.log(2), rel=1e-6)
@@ -58,6 +58,6 @@ def test_kl_divergence_of_known_distributions():
 
 def test_logit_differences():
     plain = torch.tensor([[1.0, 2.0, 4.0]])
-    changed = tensor_error.compare_logits(plain, torch.tensor([[1.5, 2.0, 3.0]]))
+    changed = tensor_error.compare_logits([plain], [torch.tensor([[1.5, 2.0, 3.0]])])
     assert changed['max_logit_difference'] == 1 and changed['mean_logit_difference'] == 0.5
     assert changed['logit_spread'] == pytest.approx(float(plain.std()))

@@ -57,7 +57,7 @@ def test_it_holds_the_package_and_the_library(wheel):
     modules = {path.name for path in (ROOT / 'python').glob('*.py')}
     assert modules <= names and modules
     assert {'qvlmem/__init__.py', 'qvlmem/py.typed', 'qvlmem/lib/libqvlmem.so',
-            'qvlmem/lib/libqvlmem.json'} <= names
+            'qvlmem/lib/libqvlmem.json', 'qvlmem/data/digit_reader/model.safetensors'} <= names
     assert f'qvlmem-{version}.dist-info/licenses/LICENSE' in names
     assert {name.split('/')[0] for name in names} == {'qvlmem', f'qvlmem-{version}.dist-info'} | modules
     running = torch.__version__.split('+')[0]

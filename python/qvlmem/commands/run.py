@@ -1,28 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main job: a Qwen3-VL looks at a photograph, plain and with its tensors compressed.
+"""The main job: a Qwen3-VL answers questions about images, plain and with its memory held compressed.
 
-Every weight, vision feature, hidden state, key and value of a forward pass goes through `compress`
-with the method 'auto' and comes back. Printed are, per kind, what that saves, its error and its
-speed, and what changes in the model's answer: weights, vision features and the prompt's keys and
-values are the ones that came back, hidden states are compressed for their figures only.
+Both sides run in fresh processes and compute in the same dtype. The held side keeps weights, vision features
+(merged and DeepStack), keys and values compressed, and decompresses each just before it is used. Printed are,
+by kind, what that saves and its error; how the answers change; and what it costs in time.
+
+Without --model or --shape this runs a small Qwen3-VL that has been trained to read pages of scanned digits
+and ships with the project, on digits that it never saw in training.
 """
 
 import argparse
-import functools
+import dataclasses
 import importlib.util
 import math
 import pathlib
-import time
-
-import torch
 
 import qvlmem
 from qvlmem.commands import CommandError, terminal
 from qvlmem.models import checkpoint, photograph
+from qvlmem.models.request import DTYPES, Request
 
-SUMMARY = 'Qwen3-VL on a photograph, plain and with its tensors compressed'
-DTYPES = {'bf16': 'bfloat16', 'fp16': 'float16', 'fp32': 'float32'}
-DEFAULT_PROMPT = 'Describe this image.'
+SUMMARY = 'Qwen3-VL on images, plain and with its memory held compressed'
 
 
 def bounded(parse, low, below, what):
@@ -38,33 +36,41 @@ def bounded(parse, low, below, what):
 
 
 def add_arguments(parser):
-    parser.add_argument('--model', metavar='PATH_OR_NAME',
-                        help='a Qwen3-VL checkpoint: a folder, or a name on the Hugging Face hub '
-                        '(default: a small model with seeded weights)')
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument('--model', metavar='PATH_OR_NAME',
+                      help='a Qwen3-VL checkpoint: a folder, or a name on the Hugging Face hub (default: the '
+                      'digit reader that ships with the project)')
+    what.add_argument('--shape', choices=('small', '2b'),
+                      help='seeded weights instead, in the sizes of Qwen3-VL-2B or of a small model: what '
+                      'memory and time come to, without a checkpoint')
     parser.add_argument('--image', metavar='FILE', type=pathlib.Path,
-                        help="the photograph (default: scikit-image's cup of coffee)")
-    parser.add_argument('--prompt', metavar='TEXT',
-                        help=f"what the model is asked (with --model; default: '{DEFAULT_PROMPT}')")
+                        help="the image (default: pages of digits; with --model or --shape scikit-image's "
+                        'cup of coffee)')
+    parser.add_argument('--prompt', metavar='TEXT', help='what is asked about the image (digit reader: '
+                        "'Read the page.' or 'Read row 2.')")
+    parser.add_argument('--pages', metavar='N', default=24, type=bounded(int, 1, 10000, 'a number from 1'),
+                        help='pages of held-out digits, where there is no --image (default: 24)')
     parser.add_argument('--max-error', metavar='E', default=0.01,
                         type=bounded(float, 0, 1, 'a number from 0 (bit-exact) to below 1'),
                         help='the relative error that compression may cause (default: 0.01)')
-    parser.add_argument('--bound', choices=('tensor', 'row', 'element'), default='tensor',
-                        help='what --max-error holds for: the norm of each tensor (default), of '
-                        'each of its rows, or each element against the largest')
+    parser.add_argument('--bound', choices=('row', 'tensor', 'element'), default='row',
+                        help='what --max-error holds for: each row of each tensor (default), the norm of each '
+                        'tensor, or each element against the largest')
     parser.add_argument('--dtype', choices=DTYPES, default='bf16',
                         help='what the model computes in (default: bf16)')
-    parser.add_argument('--tokens', metavar='N', default=16,
-                        type=bounded(int, 1, 1 << 20, 'a number of tokens from 1'),
-                        help='tokens to answer with (default: 16)')
+    parser.add_argument('--tokens', metavar='N', type=bounded(int, 1, 1 << 20, 'a number of tokens from 1'),
+                        help='tokens to answer with at most (default: 16; digit reader 64)')
     parser.add_argument('--seed', metavar='N', default=0,
-                        type=bounded(int, 0, 1 << 63, 'a number from 0'),
-                        help="the small model's weights and prompt (default: 0)")
+                        type=bounded(int, 0, 1 << 31, 'a number from 0'),
+                        help='of the pages, or of the weights and prompt of --shape (default: 0)')
     parser.add_argument('--json', action='store_true', help='print one JSON document and no tables')
 
 
 def main(options, parser):
-    if options.prompt is not None and options.model is None:
-        parser.error('--prompt needs --model: the small model has no tokenizer')
+    if options.prompt is not None and options.shape:
+        parser.error('--prompt does not go with --shape: seeded weights have no tokenizer')
+    if options.prompt is not None and not options.model and options.image is None:
+        parser.error('--prompt needs --image or --model: without, the pages bring their own questions')
     report = measure(options)
     if options.json:
         terminal.print_json(report)
@@ -82,111 +88,75 @@ def measure(options):
         qvlmem.load_library()
     except ImportError as error:
         raise CommandError(error) from None
-    clock = Clock()
-    path = options.image or photograph.default_photograph()
-    image = photograph.open_photograph(path)
+    request = new_request(options)
+
+    # Imports of transformers take seconds; what the user gave has been looked at by now.
+    from qvlmem.models import sides
+    plain = sides.in_fresh_process(sides.plain_side, request)
+    held = sides.in_fresh_process(sides.held_side, request, [answer.tokens for answer in plain.answers])
+    return new_report(request, plain, held)
+
+
+def new_request(options):
+    """What the two sides are asked, after a look at all that can be wrong with it."""
+    if options.image is not None:
+        photograph.open_photograph(options.image)
     folder = None
     if options.model is not None:
         folder = checkpoint.find_checkpoint(options.model)
-        checkpoint.check_folder(folder, getattr(torch, DTYPES[options.dtype]))
-    with terminal.Steps() as steps:
-        with steps.step('loading', 1):
-            subject = load_subject(options, folder, path, image)
-        clock.lap('load')
+        checkpoint.check_folder(folder, DTYPES[options.dtype])
+    reader = folder is None and options.shape is None
+    return Request(model=folder, shape=options.shape, image=options.image, prompt=options.prompt,
+                   dtype=options.dtype, max_error=options.max_error, bound=options.bound,
+                   tokens=options.tokens or (64 if reader else 16), pages=options.pages, seed=options.seed)
 
-        # Imports of transformers take seconds; what the user gave has been looked at by now.
-        from qvlmem.models import generation, held_model, ledger, tensor_error
 
-        with steps.step('plain run', options.tokens) as advance:
-            plain = generation.decode(subject, *generation.prefill(subject), options.tokens,
-                                      advance=advance)
-        clock.lap('plain_run')
-
-        book = ledger.Ledger(options.max_error, options.bound)
-        model = subject.model
-        with steps.step('compressing', held_model.tensors_held(model)) as advance:
-            held_model.hold_weights(model, book, advance)
-            with held_model.held_features(model, book, advance):
-                logits, cache = generation.prefill(subject)
-            held_cache = held_model.hold_cache(cache, book, advance)
-        clock.lap('compress_and_prefill')
-
-        with steps.step('held run', len(plain.tokens)) as advance:
-            forced = generation.decode(subject, logits, held_model.restored_cache(held_cache),
-                                       options.tokens, plain.tokens, advance)
-            changed = tensor_error.compare_logits(plain.logits, forced.logits)
-            free = plain.tokens
-            if changed['next_tokens_that_differ']:
-                free = generation.decode(subject, logits, held_model.restored_cache(held_cache),
-                                         options.tokens).tokens
-        clock.lap('held_run')
-
+def new_report(request, plain, held):
+    from qvlmem.models import tensor_error
+    changed = tensor_error.compare_logits([answer.logits for answer in plain.answers],
+                                          [answer.logits for answer in held.forced])
+    changed['tokens_that_differ'] = sum(tokens_that_differ(a.tokens, b.tokens)
+                                        for a, b in zip(plain.answers, held.answers))
+    questions = [{**question, 'plain': {'tokens': a.tokens, 'text': text_a},
+                  'held': {'tokens': b.tokens, 'text': text_b}}
+                 for question, a, b, text_a, text_b in zip(
+                     plain.questions, plain.answers, held.answers, plain.texts, held.texts)]
+    settings = {key: value for key, value in dataclasses.asdict(request).items() if key in (
+        'shape', 'prompt', 'max_error', 'bound', 'tokens', 'seed')}
     return {
-        'settings': {'max_error': options.max_error, 'bound': options.bound,
-                     'dtype': DTYPES[options.dtype], 'tokens': options.tokens},
-        **describe(options, subject, path, image),
-        'kinds': book.kinds(),
-        'total': book.total(),
-        'total_without_hidden_states': book.total(held_model.HIDDEN),
-        'changed': {**changed, 'tokens_that_differ': tokens_that_differ(plain.tokens, free)},
-        'answers': {'plain': answer(subject, plain.tokens), 'held': answer(subject, free)},
-        'seconds': clock.laps,
-        'tensors': [vars(entry) for entry in book.entries],
+        'settings': {**settings, 'dtype': str(DTYPES[request.dtype]).removeprefix('torch.')},
+        'model': {'name': model_name(request), 'seeded': request.shape is not None, **plain.facts},
+        'image': str(request.image) if request.image else None,
+        'kinds': held.kinds,
+        'total': held.total,
+        'accuracy': {'plain': accuracy(questions, 'plain'), 'held': accuracy(questions, 'held')},
+        'changed': changed,
+        'memory': {'plain': plain.memory, 'held': held.memory},
+        'seconds': {'plain': plain.seconds, 'held': held.seconds},
+        'statistics': held.statistics,
+        'questions': questions,
+        'tensors': held.tensors,
+        'timeline': {'plain': plain.timeline, 'held': held.timeline},
     }
 
 
-class Clock:
-    """Seconds between laps, rounded to milliseconds."""
-
-    def __init__(self):
-        self.laps = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name):
-        now = time.perf_counter()
-        self.laps[name] = round(now - self._last, 3)
-        self._last = now
+def model_name(request):
+    if request.shape:
+        return f'Qwen3-VL of the shape {request.shape}, weights of seed {request.seed}'
+    return str(request.model) if request.model else 'digit reader'
 
 
-def load_subject(options, folder, path, image):
-    """The model and its inputs; `folder` is a checked checkpoint, or None for the small model."""
-    import transformers
-    from qvlmem.models import generation, small_qwen3_vl
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    dtype = getattr(torch, DTYPES[options.dtype])
-    if folder is None:
-        model = small_qwen3_vl.small_model(options.seed, dtype)
-        make_inputs = functools.partial(small_qwen3_vl.small_inputs, seed=options.seed)
-    else:
-        model, processor = checkpoint.load_checkpoint(folder, dtype)
-        make_inputs = functools.partial(checkpoint.processor_inputs, processor,
-                                        prompt=options.prompt or DEFAULT_PROMPT)
-    try:
-        subject = generation.Subject(model, make_inputs(image=image))
-    except ValueError as error:  # an image that the processor does not take, such as a thin line
-        raise CommandError(f'{path}: {error}') from None
-    if folder is not None:
-        ends = model.generation_config.eos_token_id
-        subject.end_tokens = {ends} if isinstance(ends, int) else set(ends or ())
-        subject.decode_text = processor.tokenizer.decode
-    return subject
-
-
-def describe(options, subject, path, image):
-    model = subject.model
-    return {
-        'model': {
-            'name': options.model or f'small Qwen3-VL, seed {options.seed}',
-            'seeded': options.model is None,
-            'parameters': sum(parameter.numel() for parameter in model.parameters()),
-            'text_layers': len(model.model.language_model.layers),
-            'deepstack_taps': len(model.model.visual.deepstack_visual_indexes),
-        },
-        'image': {'path': str(path), 'width': image.width, 'height': image.height},
-        'prompt_tokens': subject.inputs['input_ids'].shape[-1],
-    }
+def accuracy(questions, side):
+    """The share of digits that are right, by position; None where no right answer is known."""
+    right = total = 0
+    for question in questions:
+        if question['wanted'] is not None:
+            wanted = question['wanted'].split()
+            given = question[side]['text'].split()
+            pairs = [(a, b) for a, b in zip(wanted, given + [''] * len(wanted)) if a.isdigit()]
+            right += sum(a == b for a, b in pairs)
+            total += len(pairs)
+    return right / total if total else None
 
 
 def tokens_that_differ(plain, held):
@@ -195,66 +165,100 @@ def tokens_that_differ(plain, held):
     return max(len(plain), len(held)) - shared
 
 
-def answer(subject, tokens):
-    text = subject.decode_text(tokens) if subject.decode_text else None
-    return {'tokens': tokens, 'text': text}
-
-
 def print_report(report, console):
-    settings, model, image = report['settings'], report['model'], report['image']
+    settings, model = report['settings'], report['model']
+    questions = report['questions']
     terminal.print_lines(
         console,
         f"{model['name']}: {model['parameters'] / 1e6:.1f} M parameters in {settings['dtype']}, "
         f"{model['text_layers']} text layers, {model['deepstack_taps']} DeepStack taps",
-        f"{image['path']}: {image['width']} x {image['height']}, "
-        f"{report['prompt_tokens']} prompt tokens", '')
-    console.print(kinds_table(report))
-    console.print()
-    console.print(changes_table(report))
-    for name, given in report['answers'].items():
-        said = given['text'] if given['text'] is not None else ' '.join(map(str, given['tokens']))
-        terminal.print_lines(console, f'{name}: {said}')
-    terminal.print_lines(console, '', ', '.join(f"{name.replace('_', ' ')} {seconds:.1f} s"
-                                                for name, seconds in report['seconds'].items()))
+        f"{len(questions)} question{'s' * (len(questions) > 1)}, "
+        f"{sum(question['prompt_tokens'] for question in questions)} prompt tokens", '')
+    for table in (kinds_table(report), memory_table(report), changes_table(report), statistics_table(report)):
+        console.print(table)
+        console.print()
+    for question in [q for q in questions if q['plain'] != q['held']][:3] or questions[:1]:
+        if question['prompt']:
+            terminal.print_lines(console, f"asked: {question['prompt']}")
+        for name in ('plain', 'held'):
+            said = question[name]['text']
+            said = said if said is not None else ' '.join(map(str, question[name]['tokens']))
+            terminal.print_lines(console, f'{name}: {said}')
 
 
 def kinds_table(report):
     settings = report['settings']
     table = terminal.new_table(
         f"Compressed with 'auto', max_error {settings['max_error']:g}, bound {settings['bound']}",
-        'kind', 'count', 'MiB\nbefore', 'MiB\nafter', 'ratio', 'codecs', 'worst\nerror', 'GB/s\nin',
-        'GB/s\nout', text=('codecs',), caption='GB/s of the bytes before: in is compressing, out '
-        'decompressing. Hidden states are measured, not held.')
-    rows = report['kinds'] | {'all': report['total'],
-                              'all but hidden states': report['total_without_hidden_states']}
+        'kind', 'count', 'MiB\nbefore', 'MiB\nafter', 'ratio', 'codecs', 'tensor\nerror', 'row\nerror',
+        'GB/s\nin', 'GB/s\nout', text=('codecs',),
+        caption='Errors are the worst of the kind. GB/s are of the bytes before; in is choosing the codec and '
+        'compressing, out decompressing.')
+    rows = report['kinds'] | {'all': report['total']}
     for index, (kind, figures) in enumerate(rows.items()):
         if index == len(report['kinds']):
             table.add_section()
         table.add_row(
-            kind.replace('_', ' '), str(figures['tensors']), f"{figures['bytes_before'] / 2**20:.3f}",
-            f"{figures['bytes_after'] / 2**20:.3f}", f"{figures['ratio']:.2f}",
+            kind.replace('_', ' '), str(figures['tensors']), mib(figures['bytes_before']),
+            mib(figures['bytes_after']), f"{figures['ratio']:.2f}",
             '\n'.join(f'{method} {count}' for method, count in figures['codecs'].items()),
-            'exact' if figures['exact'] else f"{figures['worst_error']:.5f}",
+            *(f'{figures[key]:.5f}' if figures[key] else 'exact'
+              for key in ('worst_tensor_error', 'worst_row_error')),
             f"{figures['compress_gb_per_s']:.2g}", f"{figures['decompress_gb_per_s']:.2g}")
     return table
 
 
+def mib(count):
+    return f'{count / 2**20:.3f}' if count < 100 << 20 else f'{count / 2**20:.1f}'
+
+
+def memory_table(report):
+    held = report['memory']['held']
+    table = terminal.new_table('Alive when most was, MiB', '', 'plain', 'held', 'ratio',
+                               caption='By the storages of all tensors alive. allocator: what the C allocator '
+                               'gave out for the weights.')
+    before, after = held['uncompressed_at_most'], held['alive_at_most']
+    rows = {kind.replace('_', ' '): (before[kind], after[kind]) for kind in before}
+    rows['all of these'] = sum(before.values()), sum(after.values())
+    for name, key in (('weights, by the allocator', 'weights_allocator'), ('peak of the process', 'process_peak')):
+        rows[name] = tuple(report['memory'][side][key] for side in ('plain', 'held'))
+    rows['decompressed weights'] = None, held['peak_restored_weights']
+    for name, (plain, compressed) in rows.items():
+        if name == 'all of these':
+            table.add_section()
+        table.add_row(name, *('' if figure is None else mib(figure) for figure in (plain, compressed)),
+                      f'{plain / compressed:.2f}' if plain and compressed else '')
+        if name == 'all of these':
+            table.add_section()
+    return table
+
+
 def changes_table(report):
-    changed, count = report['changed'], len(report['answers']['plain']['tokens'])
+    changed, accuracies, seconds = report['changed'], report['accuracy'], report['seconds']
+    tokens = sum(len(question['plain']['tokens']) for question in report['questions'])
     caption = None
     if report['model']['seeded'] and changed['tokens_that_differ']:
-        caption = ('Seeded weights know nothing and prefer nothing: a trained model changes its '
-                   'tokens less easily.')
-    table = terminal.new_table('What changed in the answer', '', 'held against plain',
-                               caption=caption)
-    for what, figure in (
-            ('logits, largest difference', f"{changed['max_logit_difference']:.4f}"),
-            ('logits, mean difference', f"{changed['mean_logit_difference']:.5f}"),
-            ('logits, standard deviation of the plain ones', f"{changed['logit_spread']:.2f}"),
-            ('KL divergence, mean', f"{changed['mean_kl_nats']:.3g} nats"),
-            ('KL divergence, largest', f"{changed['max_kl_nats']:.3g} nats"),
-            ('next tokens that differ after the same text',
-             f"{changed['next_tokens_that_differ']} of {changed['positions']}"),
-            ('tokens of the whole answer that differ', f"{changed['tokens_that_differ']} of {count}")):
-        table.add_row(what, figure)
+        caption = ('Seeded weights know nothing and prefer nothing: a trained model changes its tokens less '
+                   'easily.')
+    table = terminal.new_table('What it costs', '', 'plain', 'held', caption=caption)
+    if accuracies['plain'] is not None:
+        table.add_row('held-out digits read rightly', *(f'{100 * accuracies[side]:.2f} %'
+                                                        for side in ('plain', 'held')))
+    table.add_row('tokens that differ', '', f"{changed['tokens_that_differ']} of {tokens}")
+    table.add_row('next tokens that differ after the same text', '',
+                  f"{changed['next_tokens_that_differ']} of {changed['positions']}")
+    table.add_row('KL divergence, mean, nats', '', f"{changed['mean_kl_nats']:.3g}")
+    table.add_row('KL divergence, largest, nats', '', f"{changed['max_kl_nats']:.3g}")
+    table.add_row('logits, mean difference', f"spread {changed['logit_spread']:.2f}",
+                  f"{changed['mean_logit_difference']:.4f}")
+    for name, title in (('load', 'load, seconds'), ('prefill', 'prefill, seconds'), ('decode', 'decode, seconds')):
+        table.add_row(title, *(f'{seconds[side][name]:.2f}' for side in ('plain', 'held')))
+    return table
+
+
+def statistics_table(report):
+    table = terminal.new_table('Statistics of the manager', '', 'held')
+    for name, value in report['statistics'].items():
+        if value:
+            table.add_row(name, f'{value:.0f}' if value == int(value) else f'{value:.3f}')
     return table

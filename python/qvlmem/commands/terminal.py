@@ -41,24 +41,13 @@ def print_lines(console, *lines):
         console.print(line, markup=False, soft_wrap=True)
 
 
-class Steps:
-    """Named steps of a command, each with a bar of its own; silent where stderr is no terminal."""
-
-    def __init__(self):
-        self._progress = Progress(
-            TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-
-    def __enter__(self):
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception):
-        self._progress.stop()
-
-    @contextlib.contextmanager
-    def step(self, description, total):
-        """Yields advance(), to be called `total` times."""
-        task = self._progress.add_task(description, total=total)
-        yield lambda: self._progress.advance(task)
-        self._progress.update(task, completed=total)
+@contextlib.contextmanager
+def one_step(description, total):
+    """A progress bar; yields advance(), to be called `total` times. Silent where stderr is no terminal."""
+    progress = Progress(
+        TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with progress:
+        task = progress.add_task(description, total=total)
+        yield lambda: progress.advance(task)
+        progress.update(task, completed=total)

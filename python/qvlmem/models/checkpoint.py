@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Qwen3-VL checkpoints: found, checked before anything is loaded, loaded."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -17,6 +18,7 @@ MODEL_TYPE = 'qwen3_vl'
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 HUB_FILES = ['*.json', '*.safetensors', '*.txt', '*.jinja']
 MAX_HEADER = 100 << 20  # safetensors' own limit
+SAFETENSORS_DTYPES = {'BF16': torch.bfloat16, 'F16': torch.float16, 'F32': torch.float32, 'F64': torch.float64}
 # What cannot do without; each entry lists names of which one has to be there.
 NEEDED = [('config.json',), (WEIGHTS, INDEX),
           ('preprocessor_config.json', 'processor_config.json'),
@@ -105,8 +107,18 @@ def weight_files(folder):
     return [folder / name for name in sorted(set(shards.values()))]
 
 
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies in a safetensors file."""
+    path: pathlib.Path
+    dtype: str  # as the format names it
+    shape: tuple
+    begin: int  # in the file
+    end: int
+
+
 def read_header(path):
-    """{tensor name: number of elements} of a safetensors file, from its header alone."""
+    """{name: StoredTensor} of a safetensors file, from its header alone."""
     try:
         with path.open('rb') as file:
             size = path.stat().st_size
@@ -116,8 +128,16 @@ def read_header(path):
                 raise CommandError(f'{path} is not a safetensors file')
             header = json.loads(file.read(count))
         header.pop('__metadata__', None)
-        numels = {name: math.prod(entry['shape']) for name, entry in header.items()}
-        end = 8 + count + max((entry['data_offsets'][1] for entry in header.values()), default=0)
+        start = 8 + count
+        tensors = {name: StoredTensor(path, entry['dtype'], tuple(entry['shape']),
+                                      *(start + int(offset) for offset in entry['data_offsets']))
+                   for name, entry in header.items()}
+        end = max((tensor.end for tensor in tensors.values()), default=start)
+        for tensor in tensors.values():
+            itemsize = SAFETENSORS_DTYPES[tensor.dtype].itemsize
+            if not start <= tensor.begin <= tensor.end or (
+                    tensor.end - tensor.begin != itemsize * math.prod(tensor.shape)):
+                raise ValueError
     except FileNotFoundError:
         raise CommandError(f'{path.parent} lacks {path.name}') from None
     except OSError as error:
@@ -126,7 +146,7 @@ def read_header(path):
         raise CommandError(f'{path} has a damaged header') from None
     if size < end:
         raise CommandError(f'{path} is cut short: {size} bytes of {end}')
-    return numels
+    return tensors
 
 
 def bytes_needed(folder, dtype):
@@ -135,9 +155,8 @@ def bytes_needed(folder, dtype):
     The weights are compressed one at a time; the tensor, what it is compressed to and what comes
     back are alive together. A tenth is added for activations.
     """
-    numels = {}
-    for path in weight_files(folder):
-        numels.update(read_header(path))
+    numels = {name: math.prod(tensor.shape) for path in weight_files(folder)
+              for name, tensor in read_header(path).items()}
     if not numels:
         raise CommandError(f'{folder} has no weights')
     return int(1.1 * dtype.itemsize * (sum(numels.values()) + 3 * max(numels.values())))
@@ -150,22 +169,69 @@ def require_memory(name, needed):
                            f'{available / 2**30:.1f} GiB are available')
 
 
-def load_checkpoint(folder, dtype=torch.bfloat16):
-    """(model, processor) of a folder that passed `check_folder`; nothing is fetched."""
-    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+class Weights:
+    """The tensors of a folder that passed `check_folder`, read one at a time.
 
+    Not mapped: the pages of a mapped file would count as memory of the process beside the tensors.
+    """
+
+    def __init__(self, folder, dtype):
+        self.folder, self.dtype = folder, dtype
+        self.stored = {name: tensor for path in weight_files(folder) for name, tensor in read_header(path).items()}
+
+    def check(self, model):
+        """Raises CommandError where the folder lacks a weight of `model` or has one of another shape."""
+        wanted = dict(model.named_parameters())  # a tied one once, by its first name
+        missing = sorted(set(wanted) - set(self.stored))
+        if missing:
+            raise CommandError(f'{self.folder}: {len(missing)} weights are missing, the first {missing[0]}')
+        for name, parameter in wanted.items():
+            if self.stored[name].shape != tuple(parameter.shape):
+                raise CommandError(
+                    f'{self.folder}: {name} has shape {list(self.stored[name].shape)}, the model of its '
+                    f'config.json {list(parameter.shape)}')
+
+    def value_of(self, name, parameter):
+        stored = self.stored[name]
+        value = torch.empty(stored.shape, dtype=SAFETENSORS_DTYPES[stored.dtype])
+        try:
+            with stored.path.open('rb', buffering=0) as file:
+                file.seek(stored.begin)
+                read_into(file, value)
+        except OSError as error:
+            raise CommandError(f'cannot read {stored.path}: {error.strerror or error}') from None
+        return value.to(self.dtype)
+
+
+def read_into(file, tensor):
+    """Fills a contiguous tensor from an unbuffered file."""
+    left = memoryview(tensor.view(-1).view(torch.uint8).numpy()) if tensor.numel() else b''
+    while len(left):
+        count = file.readinto(left)
+        if not count:
+            raise OSError('the file ended early')
+        left = left[count:]
+
+
+def load_processor(folder):
+    from transformers import AutoProcessor
     try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        model, loading = Qwen3VLForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True)
-    except Exception as error:  # transformers and safetensors raise whatever the damage leads to
+        return AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever the damage leads to
         raise CommandError(f'{folder} could not be loaded: {first_line(error)}') from error
-    for key in ('missing_keys', 'mismatched_keys'):
-        if loading.get(key):
-            names = sorted(map(str, loading[key]))
-            raise CommandError(f'{folder}: {len(names)} weights are {key.split("_")[0]}, '
-                               f'the first {names[0]}')
-    return model.eval(), processor
+
+
+def load_config(folder):
+    """(the model's configuration, its end tokens)."""
+    from transformers import AutoConfig, GenerationConfig
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        ends = getattr(config.text_config, 'eos_token_id', None)
+        if (folder / 'generation_config.json').is_file():
+            ends = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+    except Exception as error:
+        raise CommandError(f'{folder} could not be loaded: {first_line(error)}') from error
+    return config, {ends} if isinstance(ends, int) else set(ends or ())
 
 
 def processor_inputs(processor, image, prompt):

@@ -1,26 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One photograph and a prompt through Qwen3-VL: prefill, then greedy decoding a token at a time."""
+"""A question through Qwen3-VL: prefill, then greedy decoding a token at a time."""
 
 import dataclasses
 import inspect
+import time
 
 import torch
-from transformers import DynamicCache
-
-
-@dataclasses.dataclass
-class Subject:
-    """A model and what it is asked; `decode_text` is None where the model has no tokenizer."""
-    model: torch.nn.Module
-    inputs: dict
-    decode_text: object = None
-    end_tokens: set = dataclasses.field(default_factory=set)
 
 
 @dataclasses.dataclass
 class Answer:
     tokens: list
     logits: torch.Tensor  # [tokens, vocabulary] float32: what each token was chosen from
+    prefill_seconds: float
+    decode_seconds: float
 
 
 def forward(model, cache, **inputs):
@@ -33,27 +26,21 @@ def forward(model, cache, **inputs):
 
 
 @torch.no_grad()
-def prefill(subject):
-    """(logits, cache) after the whole prompt with its photograph."""
-    cache = DynamicCache()
-    return forward(subject.model, cache, **subject.inputs), cache
-
-
-@torch.no_grad()
-def decode(subject, logits, cache, count, forced=None, advance=lambda: None):
-    """Up to `count` greedy tokens after `prefill`; `cache` grows.
+def answer(model, inputs, cache, count, end_tokens=(), forced=None, advance=lambda: None):
+    """Up to `count` greedy tokens, or fewer where one of `end_tokens` comes; `cache` is a new one.
 
     With `forced`, these tokens are fed instead of the chosen ones: so the logits of two runs can be
-    compared at every position, whatever they would choose.
+    compared at every position, whatever they would choose. `advance` is called after each token.
     """
-    answer = Answer([], logits[None])
+    began = time.perf_counter()
+    logits = [forward(model, cache, **inputs)]
+    prefilled = time.perf_counter()
+    tokens = []
     for step in range(count if forced is None else len(forced)):
         if step:
-            token = torch.tensor([[answer.tokens[-1]]])
-            logits = forward(subject.model, cache, input_ids=token)
-            answer.logits = torch.cat((answer.logits, logits[None]))
-        answer.tokens.append(int(logits.argmax()) if forced is None else forced[step])
+            logits.append(forward(model, cache, input_ids=torch.tensor([[tokens[-1]]])))
+        tokens.append(int(logits[-1].argmax()) if forced is None else forced[step])
         advance()
-        if forced is None and answer.tokens[-1] in subject.end_tokens:
+        if forced is None and tokens[-1] in end_tokens:
             break
-    return answer
+    return Answer(tokens, torch.stack(logits), prefilled - began, time.perf_counter() - prefilled)

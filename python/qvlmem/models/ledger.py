@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compresses a model's tensors and keeps account of them, by kind."""
+"""Compresses a model's tensors, gives them back, and keeps account of both, by kind."""
 
 import collections
 import dataclasses
 import time
 
-import torch
-
 from qvlmem.commands import CommandError
-from qvlmem.models import tensor_error
+from qvlmem.manager import MemoryCompressionManager
 
-# What one tensor's error may exceed the bound by: rounding in how we measure it.
-MEASURED = 1 + 1e-6
+# What a model's memory consists of. The keys of the reports.
+WEIGHTS = 'weights'
+VISION = 'vision_features'
+DEEPSTACK = 'deepstack_features'
+KEYS = 'keys'
+VALUES = 'values'
+KINDS = (WEIGHTS, VISION, DEEPSTACK, KEYS, VALUES)
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor: what it was, what it became, what that took (seconds) and cost (errors)."""
+    """One tensor: what it was, what it became, and its errors as measured when it was compressed."""
     kind: str
     name: str
     shape: tuple
@@ -24,61 +27,48 @@ class Entry:
     method: str
     original_bytes: int
     compressed_bytes: int
-    compress_seconds: float
-    decompress_seconds: float
-    exact: bool
-    errors: dict  # by bound; empty where the tensor has NaN or infinities
+    tensor_error: float  # ||x - y|| / ||x||
+    worst_row_error: float  # the largest of those over the rows
+    max_element_error: float  # max |x - y| / max |x|
+    seconds: float  # to compress and to measure
 
 
 class Ledger:
-    """Every tensor goes through `round_trip`; `kinds` and `total` tell what that came to."""
+    """What compresses through one configuration; every CompressedTensor comes from `compress`."""
 
-    def __init__(self, max_error, bound):
-        self.max_error = max_error
-        self.bound = bound
+    def __init__(self, max_error=0.01, bound='row'):
+        self.manager = MemoryCompressionManager(f'max_error:{max_error!r},bound:{bound}')
         self.entries = []
+        self.restored_bytes = collections.Counter()  # by kind
+        self.restored_seconds = collections.Counter()
 
-    def round_trip(self, kind, name, x):
-        """(compressed, what comes back). Raises CommandError where the library breaks its word."""
+    def compress(self, kind, name, x):
         began = time.perf_counter()
-        compressed = torch.ops.qvlmem.compress(x, 'auto', max_error=self.max_error, bound=self.bound)
-        between = time.perf_counter()
-        y = torch.ops.qvlmem.decompress(compressed)
-        ended = time.perf_counter()
-        if (y.shape, y.dtype) != (x.shape, x.dtype):
-            raise CommandError(f'{name} ({x.dtype}, shape {list(x.shape)}) came back as {y.dtype}, '
-                               f'shape {list(y.shape)}')
-        exact = tensor_error.same_bits(x, y)
-        errors = {}
-        if bool(torch.isfinite(x).all()):
-            errors = tensor_error.relative_errors(x, y)
+        compressed = self.manager.compress_tensor(x)
+        seconds = time.perf_counter() - began
         self.entries.append(Entry(
             kind, name, tuple(x.shape), str(x.dtype).removeprefix('torch.'), compressed.method(),
-            x.numel() * x.element_size(), held_bytes(name, compressed), between - began,
-            ended - between, exact, errors))
-        self._check_bound(self.entries[-1])
-        return compressed, y
+            x.numel() * x.element_size(), held_bytes(name, compressed), compressed.relative_error(),
+            compressed.worst_row_error(), compressed.max_element_error(), seconds))
+        return compressed
 
-    def _check_bound(self, entry):
-        if entry.exact:
-            return
-        error = entry.errors.get(self.bound)
-        if self.max_error == 0 or error is None or not error <= self.max_error * MEASURED:
-            raise CommandError(
-                f'{entry.name} ({entry.dtype}, shape {list(entry.shape)}, stored as {entry.method}) '
-                f'came back with {self.bound} error {error}, the bound was {self.max_error}')
+    def decompress(self, kind, compressed):
+        began = time.perf_counter()
+        x = self.manager.decompress_tensor(compressed)
+        self.restored_seconds[kind] += time.perf_counter() - began
+        self.restored_bytes[kind] += compressed.original_nbytes()
+        return x
 
     def kinds(self):
-        """{kind: figures}, in the order in which kinds first came."""
-        entries = collections.defaultdict(list)
-        for entry in self.entries:
-            entries[entry.kind].append(entry)
-        return {kind: self._figures(members) for kind, members in entries.items()}
+        """{kind: figures} of all that was compressed."""
+        return {kind: self._figures(kind) for kind in KINDS
+                if any(entry.kind == kind for entry in self.entries)}
 
-    def total(self, *without):
-        return self._figures([entry for entry in self.entries if entry.kind not in without])
+    def total(self):
+        return self._figures(*KINDS)
 
-    def _figures(self, entries):
+    def _figures(self, *kinds):
+        entries = [entry for entry in self.entries if entry.kind in kinds]
         before = sum(entry.original_bytes for entry in entries)
         after = sum(entry.compressed_bytes for entry in entries)
         return {
@@ -87,10 +77,11 @@ class Ledger:
             'bytes_after': after,
             'ratio': before / after if after else 1.0,
             'codecs': dict(collections.Counter(entry.method for entry in entries).most_common()),
-            'worst_error': max((entry.errors.get(self.bound, 0.0) for entry in entries), default=0.0),
-            'exact': all(entry.exact for entry in entries),
-            'compress_gb_per_s': _speed(before, sum(e.compress_seconds for e in entries)),
-            'decompress_gb_per_s': _speed(before, sum(e.decompress_seconds for e in entries)),
+            'worst_tensor_error': max((entry.tensor_error for entry in entries), default=0.0),
+            'worst_row_error': max((entry.worst_row_error for entry in entries), default=0.0),
+            'compress_gb_per_s': _speed(before, sum(entry.seconds for entry in entries)),
+            'decompress_gb_per_s': _speed(sum(self.restored_bytes[kind] for kind in kinds),
+                                          sum(self.restored_seconds[kind] for kind in kinds)),
         }
 
 
@@ -98,11 +89,18 @@ def _speed(count, seconds):
     return count / seconds / 1e9 if seconds else 0.0
 
 
+def storage_bytes(tensors):
+    """Bytes of the storages under `tensors`, each storage once."""
+    storages = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
 def held_bytes(name, compressed):
-    """`nbytes()`, checked against the storages that its parts hold, each counted once."""
-    storages = {part.untyped_storage().data_ptr(): part.untyped_storage().nbytes()
-                for part in compressed.parts()}
-    held = sum(storages.values())
+    """`nbytes()`, checked against the storages that its parts hold."""
+    held = storage_bytes(compressed.parts())
     if held != compressed.nbytes():
         raise CommandError(f'{name}: nbytes() is {compressed.nbytes()}, its parts hold {held} bytes')
     return held

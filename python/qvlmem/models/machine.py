@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine has left."""
+"""What the machine has left, and what this process takes of it."""
 
+import ctypes
 import pathlib
 import re
 
@@ -18,3 +19,27 @@ def available_memory(proc=pathlib.Path('/proc'), cgroup=pathlib.Path('/sys/fs/cg
     except (OSError, ValueError, KeyError):
         pass  # no control group of version 2, or one without a limit
     return available
+
+
+def process_memory(proc=pathlib.Path('/proc')):
+    """(resident bytes of this process now, the most they ever were)."""
+    status = (proc / 'self' / 'status').read_text()
+    return tuple(int(re.search(rf'^{name}:\s+(\d+) kB', status, re.MULTILINE).group(1)) << 10
+                 for name in ('VmRSS', 'VmHWM'))
+
+
+class _Mallinfo2(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        'arena', 'ordblks', 'smblks', 'hblks', 'hblkhd', 'usmblks', 'fsmblks', 'uordblks', 'fordblks',
+        'keepcost')]
+
+
+def allocated_bytes():
+    """What the C allocator has given out and not got back; None where that is no glibc from 2.33 on."""
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return None
+    mallinfo2.restype = _Mallinfo2
+    info = mallinfo2()
+    return info.uordblks + info.hblkhd

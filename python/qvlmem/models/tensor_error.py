@@ -43,16 +43,22 @@ def _ratio(numerator, denominator):
 
 
 def compare_logits(plain, other):
-    """What changed between two [positions, vocabulary] logits of the same inputs. KL in nats."""
-    difference = (plain.double() - other.double()).abs()
-    log_p, log_q = plain.double().log_softmax(-1), other.double().log_softmax(-1)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0)
+    """What changed between two lists of [positions, vocabulary] logits of the same inputs. KL in nats."""
+    difference, divergence, spread, changed = [], [], [], 0
+    for a, b in zip(plain, other, strict=True):
+        a, b = a.double(), b.double()
+        log_p, log_q = a.log_softmax(-1), b.log_softmax(-1)
+        difference.append((a - b).abs().flatten())
+        divergence.append((log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0))
+        spread.append(a.std(-1))
+        changed += int((a.argmax(-1) != b.argmax(-1)).sum())
+    difference, divergence, spread = map(torch.cat, (difference, divergence, spread))
     return {
-        'positions': plain.shape[0],
-        'logit_spread': float(plain.double().std(-1).mean()),
+        'positions': len(divergence),
+        'logit_spread': float(spread.mean()),
         'max_logit_difference': float(difference.max()),
         'mean_logit_difference': float(difference.mean()),
         'mean_kl_nats': float(divergence.mean()),
         'max_kl_nats': float(divergence.max()),
-        'next_tokens_that_differ': int((plain.argmax(-1) != other.argmax(-1)).sum()),
+        'next_tokens_that_differ': changed,
     }

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model's weights, held compressed: a module has its own back while its forward runs, and no longer."""
+
+import functools
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from qvlmem.models.ledger import WEIGHTS
+
+BLOCK_BYTES = 64 << 20  # the most that comes back at a time where a module can work by rows
+
+
+class HeldWeight:
+    """One parameter, compressed in blocks of rows."""
+
+    def __init__(self, ledger, name, value):
+        self.ledger = ledger
+        self.shape, self.dtype, self.nbytes = value.shape, value.dtype, value.nbytes
+        rows = value.shape[0] if value.ndim > 1 else 1
+        self.block_rows = max(1, rows * BLOCK_BYTES // max(BLOCK_BYTES, value.nbytes))
+        pieces = value.split(self.block_rows) if value.ndim > 1 else (value,)
+        self.blocks = [ledger.compress(WEIGHTS, name if len(pieces) == 1 else f'{name}, block {index}', piece)
+                       for index, piece in enumerate(pieces)]
+
+    def restore(self):
+        pieces = [self.restore_block(index) for index in range(len(self.blocks))]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def restore_block(self, index):
+        return self.ledger.decompress(WEIGHTS, self.blocks[index])
+
+
+class HeldWeights:
+    """Takes the weights of `model` away and holds them compressed.
+
+    value_of: what gives the value of a parameter from its name and itself; the default is the parameter's own
+    value. A model on the meta device whose values come from a file or a generator is so never whole in memory.
+    Parameters that are one tensor (tied ones) are held once. `restored_bytes` is what is decompressed at the
+    moment, `peak_restored_bytes` the most that ever was.
+    """
+
+    def __init__(self, model, ledger, value_of=lambda name, parameter: parameter.detach(),
+                 advance=lambda: None):
+        self.held = {}  # by the key of the parameter
+        self.restored_bytes = self.peak_restored_bytes = 0
+        for prefix, module in model.named_modules():
+            names = [name for name, parameter in module._parameters.items() if parameter is not None]
+            for name in names:
+                parameter = module._parameters[name]
+                key = _key(parameter)
+                if key not in self.held:
+                    full_name = f'{prefix}.{name}' if prefix else name
+                    self.held[key] = HeldWeight(ledger, full_name, value_of(full_name, parameter)), parameter
+                    advance()
+            if names:
+                self._take(module, {name: self.held[_key(module._parameters[name])][0] for name in names})
+        # The keys hold the parameters alive, so that no two have the same one. Now they may go.
+        self.held = [weight for weight, _ in self.held.values()]
+
+    def alive(self):
+        return {WEIGHTS: [part for weight in self.held for block in weight.blocks for part in block.parts()]}
+
+    def original_bytes(self):
+        """{kind: bytes} that the weights would take as they came."""
+        return {WEIGHTS: sum(weight.nbytes for weight in self.held)}
+
+    def _take(self, module, weights):
+        for name, weight in weights.items():
+            # Of one element, with the shape that the model may ask for; NaN, so that a use of it shows.
+            nothing = torch.full((), float('nan'), dtype=weight.dtype).expand(weight.shape)
+            module._parameters[name] = nn.Parameter(nothing, requires_grad=False)
+        plain = module.forward
+        if _by_blocks(module, weights):
+            module.forward = functools.partial(self._forward_by_blocks, module, weights)
+        else:
+            module.forward = functools.partial(self._forward_whole, module, weights, plain)
+
+    def _forward_whole(self, module, weights, plain, *arguments, **options):
+        placeholders = {name: module._parameters[name] for name in weights}
+        count = sum(weight.nbytes for weight in weights.values())
+        self._count(count)
+        try:
+            for name, weight in weights.items():
+                module._parameters[name] = nn.Parameter(weight.restore(), requires_grad=False)
+            return plain(*arguments, **options)
+        finally:
+            module._parameters.update(placeholders)
+            self._count(-count)
+
+    def _forward_by_blocks(self, module, weights, x):
+        weight = weights['weight']
+        rows = weight.block_rows
+        count = weight.nbytes // weight.shape[0] * rows
+        self._count(count)
+        try:
+            if isinstance(module, nn.Linear):
+                return torch.cat([functional.linear(x, weight.restore_block(index))
+                                  for index in range(len(weight.blocks))], -1)
+            output = torch.empty(*x.shape, module.embedding_dim, dtype=module.weight.dtype)
+            for index in (x // rows).unique().tolist():
+                here = x // rows == index
+                output[here] = functional.embedding(x[here] - index * rows, weight.restore_block(index))
+            return output
+        finally:
+            self._count(-count)
+
+    def _count(self, change):
+        self.restored_bytes += change
+        self.peak_restored_bytes = max(self.peak_restored_bytes, self.restored_bytes)
+
+
+def _key(parameter):
+    if parameter.is_meta:
+        return id(parameter)
+    return (parameter.untyped_storage().data_ptr(), parameter.storage_offset(), parameter.shape,
+            parameter.stride(), parameter.dtype)
+
+
+def _by_blocks(module, weights):
+    return (type(module) in (nn.Linear, nn.Embedding) and set(weights) == {'weight'}
+            and len(weights['weight'].blocks) > 1)
