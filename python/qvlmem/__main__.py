@@ -8,7 +8,7 @@ import sys
 
 from qvlmem.commands import CommandError
 
-COMMANDS = ('run', 'doctor')
+COMMANDS = ('run', 'report', 'doctor')
 EXIT_INTERRUPTED = 130
 
 
