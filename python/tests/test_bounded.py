@@ -46,7 +46,7 @@ def unpack_block(header, payload):
 def decode(parts, x, bound):
     """What the layout in kernels/bounded/bounded.h says that the parts stand for."""
     step, sizes, packed = parts
-    matrix = as_rows(x) if bound == 'row' else x.reshape(1, -1) if x.numel() else x.reshape(0, 0)
+    matrix = x.reshape(0, 0) if not x.numel() else as_rows(x) if bound == 'row' else x.reshape(1, -1)
     rows, columns = matrix.shape
     assert step.dtype == torch.float32 and tuple(step.shape) == (rows,)
     assert sizes.dtype == torch.int32 and packed.dtype == torch.uint8
@@ -128,6 +128,13 @@ def test_what_is_all_alike_takes_next_to_nothing(ops):
     assert compress(ops, torch.zeros(512, 512)).ratio() > 120
     assert compress(ops, torch.full((512, 512), 7.3)).ratio() > 20
     assert compress(ops, torch.randn(512, 512), max_error=1.0).ratio() > 120
+
+
+@pytest.mark.parametrize('bound', tuple(ERRORS))
+def test_rows_without_values_take_nothing(ops, bound):
+    c = compress(ops, torch.empty(2**40, 0), bound=bound)
+    assert c.nbytes() == 0 and c.ratio() == 1 and c.worst_row_error() == 0
+    assert ops.decompress(ops.unpack(ops.pack(c))).shape == (2**40, 0)
 
 
 def test_a_finer_bound_never_takes_fewer_bytes(ops):
