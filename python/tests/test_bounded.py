@@ -147,10 +147,10 @@ def test_a_finer_bound_never_takes_fewer_bytes(ops):
 @pytest.mark.parametrize('columns', [40, 40000])
 def test_errors_say_what_is_wrong(ops, columns):
     x = torch.ones(3, columns)
-    with pytest.raises(ValueError, match='qvlmem::bounded: expected max_error to be above 0, got 0'):
+    with pytest.raises(ValueError, match='qvlmem::compress: expected max_error to be above 0, got 0'):
         compress(ops, x, 0.0)
-    with pytest.raises(ValueError, match='qvlmem::bounded: expected max_error (?s:.*)got 1e-1[34]'):
+    with pytest.raises(ValueError, match='qvlmem::compress: expected max_error (?s:.*)got 1e-1[34]'):
         compress(ops, torch.randn(3, columns), 1e-13)
     x[2, 5] = math.nan
-    with pytest.raises(ValueError, match=r'qvlmem::bounded: (?s:.*)got 1 value that is(?s:.*)\[2, 5\]'):
+    with pytest.raises(ValueError, match=r'qvlmem::compress: (?s:.*)got 1 value that is(?s:.*)\[2, 5\]'):
         compress(ops, x)
