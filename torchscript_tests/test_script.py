@@ -9,20 +9,12 @@ import textwrap
 import pytest
 import torch
 
-from script_programs import CompressedLinear, QuantizedLinear, programs, swapped
+from script_programs import CompressedLinear, QuantizedLinear, alike, programs, swapped
 
 METHODS = ('none', 'int8', 'int4', 'fp16', 'bounded', 'svd', 'sparse', 'lossless')
 PROGRAMS = programs()
 by_program = pytest.mark.parametrize(('name', 'function', 'arguments'), PROGRAMS,
                                      ids=[p[0] for p in PROGRAMS])
-
-
-def alike(a, b):
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(alike(p, q) for p, q in zip(a, b, strict=True))
-    return a == b
 
 
 @by_program
