@@ -117,14 +117,13 @@ TEST_F(ScriptObjects, AFrozenModuleSharesThem) {
   EXPECT_EQ(counted(module.attr("manager"), "get_compression_stats", "compression_attempts"), 9);
 }
 
-// Runs body, which must throw Error (exactly that), and looks for the words in what it says.
+// Runs body, which must throw Error, and looks for the words in what it says.
 template <class Error, class Body>
 void expect_error(const std::vector<std::string>& words, const Body& body) {
   try {
     body();
     ADD_FAILURE() << "no error that says " << words.at(0);
   } catch (const Error& error) {
-    EXPECT_EQ(typeid(error), typeid(Error));
     const std::string text = error.what();
     for (const std::string& word : words) {
       EXPECT_NE(text.find(word), std::string::npos) << word << " is not in: " << text;
@@ -194,12 +193,14 @@ def missing(self) -> Tensor:
 def unknown(self, x: Tensor) -> int:
     return self.manager.compress_tensor(x, "zip").nbytes()
 )");
-  for (int i = 0; i < 3; ++i) {  // also when the executor has compiled again
-    expect_error<std::runtime_error>(
+  // PyTorch's own type of error, which differs between releases; also when the executor has
+  // compiled again.
+  for (int i = 0; i < 3; ++i) {
+    expect_error<std::exception>(
         {"qvlmem::HierarchicalCache.get: expected a key that is stored, got 'missing'"},
         [&] { module.run_method("missing"); });
-    expect_error<std::runtime_error>({"qvlmem::compress: expected method", "got 'zip'"},
-                                     [&] { module.run_method("unknown", x_); });
+    expect_error<std::exception>({"qvlmem::compress: expected method", "got 'zip'"},
+                                 [&] { module.run_method("unknown", x_); });
   }
 }
 
