@@ -155,8 +155,9 @@ struct ProcessConfig {
   void read_environment() {
     if (has_read_environment) return;
     const char* text = std::getenv("QVLMEM_ALLOC_CONF");
-    if (text != nullptr)
+    if (text != nullptr) {
       config = config.overlaid(text, "configure: the variable QVLMEM_ALLOC_CONF");
+    }
     has_read_environment = true;
     ops::set_process_thread_limit(config.threads());
   }
