@@ -30,7 +30,7 @@ constexpr int64_t kSampleUnits = 16;
 BoundedPlan make_plan(at::IntArrayRef shape, bool per_row) {
   const int64_t numel = ops::check_sizes(kOp, shape, 8);
   const ops::MatrixShape matrix =
-      per_row ? ops::matrix_shape(shape) : ops::MatrixShape{numel > 0, numel};
+      per_row && numel > 0 ? ops::matrix_shape(shape) : ops::MatrixShape{numel > 0, numel};
   BoundedPlan plan;
   ops::check_status(kOp, "shape", make_bounded_plan(matrix.rows, matrix.cols, &plan));
   return plan;

@@ -7,20 +7,7 @@
 namespace qvlmem::registration {
 
 void register_autograd(torch::Library& m) {
-  constexpr const char* kOps[] = {
-      "quantize",         //
-      "dequantize",       //
-      "to_fp16",          //
-      "from_fp16",        //
-      "svd",              //
-      "svd_reconstruct",  //
-      "sparsify",         //
-      "densify",          //
-      "lossless_encode",  //
-      "lossless_decode",  //
-      "profile_values",   //
-  };
-  for (const char* op : kOps) {
+  for (const char* op : kTensorOps) {
     m.impl(op, torch::autograd::autogradNotImplementedFallback());
   }
 }

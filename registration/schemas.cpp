@@ -29,7 +29,11 @@ void register_schemas(torch::Library& m) {
       "bool symmetric=True, int group_size=128, bool adaptive_rank=True, "
       "float compression_ratio=0.5, float sparsity_threshold=0.5) "
       "-> __torch__.torch.classes.qvlmem.CompressedTensor");
-  untraceable("decompress(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
+  // Conservative, or torch.jit.freeze would put the tensor itself in the place of what holds it
+  // compressed.
+  m.def(torch::schema("decompress(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor",
+                      c10::AliasAnalysisKind::CONSERVATIVE),
+        {at::Tag::data_dependent_output});
   untraceable("pack(__torch__.torch.classes.qvlmem.CompressedTensor c) -> Tensor");
   untraceable(
       "unpack(Tensor frame, Device? device=None) "

@@ -9,20 +9,13 @@ import textwrap
 import pytest
 import torch
 
-from script_programs import CompressedLinear, QuantizedLinear, programs, swapped
+from effect_programs import Effects
+from script_programs import CompressedLinear, QuantizedLinear, alike, programs, swapped
 
 METHODS = ('none', 'int8', 'int4', 'fp16', 'bounded', 'svd', 'sparse', 'lossless')
 PROGRAMS = programs()
 by_program = pytest.mark.parametrize(('name', 'function', 'arguments'), PROGRAMS,
                                      ids=[p[0] for p in PROGRAMS])
-
-
-def alike(a, b):
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(alike(p, q) for p, q in zip(a, b, strict=True))
-    return a == b
 
 
 @by_program
@@ -125,6 +118,16 @@ def _forked(x: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.jit.wait(task) for task in tasks])
 
 
+def run_alone(code, *arguments):
+    """What code prints in a fresh Python that is told nothing of the package."""
+    environment = {k: v for k, v in os.environ.items()
+                   if k not in ('PYTHONPATH', 'QVLMEM_LIBRARY')}
+    result = subprocess.run([sys.executable, '-c', textwrap.dedent(code), *map(str, arguments)],
+                            capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout.strip()
+
+
 LOADER = '''
     import sys, torch
     library, folder = sys.argv[1:]
@@ -152,9 +155,46 @@ def test_saved_programs_run_in_a_process_that_only_loads_the_library(library, tm
         torch.jit.script(module).save(str(tmp_path / f'linear_{method}.pt'))
         cases[f'linear_{method}'] = ((x,), module(x).detach())
     torch.save(cases, tmp_path / 'cases.pt')
-    environment = {k: v for k, v in os.environ.items()
-                   if k not in ('PYTHONPATH', 'QVLMEM_LIBRARY')}
-    result = subprocess.run([sys.executable, '-c', textwrap.dedent(LOADER), library, str(tmp_path)],
-                            capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.strip() == str(len(cases))
+    assert run_alone(LOADER, library, tmp_path) == str(len(cases))
+
+
+OBJECT_LOADER = '''
+    import sys, torch
+    library, folder = sys.argv[1:]
+    torch.ops.load_library(library)
+    x, want = torch.load(folder + '/case.pt')
+    for name in ('module', 'frozen'):
+        module = torch.jit.load(folder + '/' + name + '.pt')
+        assert list(module.cache.keys()) == []
+        assert module.cache.stats()['hits'] == module.cache.stats()['cpu_bytes'] == 0
+        assert module.manager.get_compression_stats()['compression_attempts'] == 0
+        assert module.manager.config()['method'] == 'int8'
+        assert module.pool.stats()['reserved_bytes'] == 0
+        for call in (lambda: module.pool.empty([1 << 20], torch.float32),
+                     lambda: module.cache.put('key', torch.randn(1 << 22))):
+            try:
+                call()
+            except torch.OutOfMemoryError as error:
+                assert 'cpu_budget' in str(error)
+            else:
+                raise SystemExit('a budget did not come along')
+        module.pool.trim()
+        module = torch.jit.load(folder + '/' + name + '.pt')
+        tensors, numbers = module(x)
+        assert numbers == want[1] and all(map(torch.equal, tensors, want[0])), name
+    assert 'qvlmem' not in sys.modules
+    print('fine')
+'''
+
+
+def test_saved_objects_load_empty_with_their_configuration(library, tmp_path):
+    x = torch.randn(16, 72)
+    scripted = torch.jit.script(Effects().eval())
+    frozen = torch.jit.freeze(scripted, preserved_attrs=['manager', 'cache', 'pool'])
+    torch.save((x, Effects()(x)), tmp_path / 'case.pt')
+    scripted(x)
+    scripted.cache.put('kept', x)
+    scripted.save(str(tmp_path / 'module.pt'))
+    frozen.save(str(tmp_path / 'frozen.pt'))
+    assert list(scripted.cache.keys()) == ['kept']
+    assert run_alone(OBJECT_LOADER, library, tmp_path) == 'fine'

@@ -92,7 +92,7 @@ TEST(BoundedOpsTest, RefusesAndSaysWhy) {
     x[1][7] = std::numeric_limits<float>::quiet_NaN();
     x[2][0] = -std::numeric_limits<float>::infinity();
     const std::string text = message(x, 0.01);
-    EXPECT_NE(text.find("qvlmem::bounded: expected x to be finite, got 2 values"),
+    EXPECT_NE(text.find("qvlmem::compress: expected x to be finite, got 2 values"),
               std::string::npos)
         << text;
     EXPECT_NE(text.find("[1, 7]"), std::string::npos) << text;

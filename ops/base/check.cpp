@@ -100,7 +100,7 @@ std::string describe(at::ScalarType dtype) {
 }
 
 std::string describe(const at::Tensor& x) {
-  if (!x.defined()) return "an undefined tensor";
+  if (!x.defined()) return "None";
   std::ostringstream text;
   text << describe(x.scalar_type());
   if (x.is_nested()) {
@@ -114,6 +114,8 @@ std::string describe(const at::Tensor& x) {
 }
 
 void check_dense(const char* op, const char* argument, const at::Tensor& x) {
+  TORCH_CHECK_TYPE(x.defined(), "qvlmem::", op, ": expected ", argument,
+                   " to be a tensor, got None");
   TORCH_CHECK_NOT_IMPLEMENTED(x.layout() == at::kStrided && !x.is_quantized() && !x.is_nested(),
                               "qvlmem::", op, ": expected ", argument,
                               " to be a dense tensor, got ", describe(x));
@@ -178,6 +180,26 @@ void throw_non_finite(const char* op, const at::Tensor& x) {
                     count == 1 ? " value that is" : " values that are",
                     " NaN or infinite, the first at index ", at::IntArrayRef(index),
                     " (method 'lossless' or 'auto' keeps them)");
+}
+
+void throw_no_kernel(const c10::OperatorHandle& op, c10::Stack* stack) {
+  const c10::FunctionSchema& schema = op.schema();
+  const std::string name = schema.name().substr(schema.name().rfind(':') + 1);
+  const size_t first = stack->size() - schema.arguments().size();
+  for (size_t i = 0; i < schema.arguments().size(); ++i) {
+    const c10::Argument& argument = schema.arguments()[i];
+    if (argument.type()->kind() != c10::TypeKind::TensorType) continue;
+    const c10::IValue& value = (*stack)[first + i];
+    const at::Tensor x = value.isTensor() ? value.toTensor() : at::Tensor();
+    check_dense(name.c_str(), argument.name().c_str(), x);
+    TORCH_CHECK_NOT_IMPLEMENTED(!x.is_meta(), "qvlmem::", name, ": expected ", argument.name(),
+                                " to have values, got ", describe(x),
+                                " (`import qvlmem` brings the fake kernel)");
+    TORCH_CHECK_NOT_IMPLEMENTED(x.is_cpu(), "qvlmem::", name, ": expected ", argument.name(),
+                                " on cpu, got ", describe(x),
+                                x.is_cuda() ? ": this library was built without CUDA" : "");
+  }
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "qvlmem::", name, ": no kernel takes these arguments");
 }
 
 void check_status(const char* op, const char* what, Status status) {

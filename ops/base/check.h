@@ -4,6 +4,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 
 #include <optional>
 #include <string>
@@ -24,7 +25,8 @@ std::string describe(at::ScalarType dtype);  // as Python writes it, without "to
 
 // TypeError unless x is dense, strided and one of float32, float16, bfloat16.
 void check_lossy_input(const char* op, const at::Tensor& x);
-// NotImplementedError unless x is a dense strided tensor (no sparse or quantized one).
+// TypeError for None; NotImplementedError unless x is a dense strided tensor (no sparse or
+// quantized one).
 void check_dense(const char* op, const char* argument, const at::Tensor& x);
 // TypeError unless x has this dtype; ValueError unless it has this shape.
 void check_dtype(const char* op, const char* argument, const at::Tensor& x,
@@ -42,6 +44,11 @@ at::ScalarType output_dtype(const char* op, std::optional<at::ScalarType> dtype)
 // Raises ValueError that says how many values are NaN or infinite, and where the first is.
 // REQUIRES: there is at least one.
 [[noreturn]] void throw_non_finite(const char* op, const at::Tensor& x);
+
+// Raises what is wrong with the first tensor among the arguments on the stack that no kernel takes:
+// None, not dense, on a device that the library was not built for. For ops that the dispatcher
+// could bring to no back end.
+[[noreturn]] void throw_no_kernel(const c10::OperatorHandle& op, c10::Stack* stack);
 
 // Raises for a status that is not kOk. `what`: the argument that the kernel refused.
 void check_status(const char* op, const char* what, Status status);

@@ -155,7 +155,9 @@ struct ProcessConfig {
   void read_environment() {
     if (has_read_environment) return;
     const char* text = std::getenv("QVLMEM_ALLOC_CONF");
-    if (text != nullptr) config = config.overlaid(text, "the variable QVLMEM_ALLOC_CONF");
+    if (text != nullptr) {
+      config = config.overlaid(text, "configure: the variable QVLMEM_ALLOC_CONF");
+    }
     has_read_environment = true;
     ops::set_process_thread_limit(config.threads());
   }
@@ -183,11 +185,11 @@ Config Config::overlaid(const std::string& text, const std::string& origin) cons
     const std::string name = trimmed(item.substr(0, colon));
     const std::string value = colon == std::string::npos ? "" : trimmed(item.substr(colon + 1));
     const Key* key = find_key(name);
-    TORCH_CHECK_VALUE(key != nullptr, "qvlmem::configure: ", origin, ": unknown key '", name,
-                      "' (value '", value, "'); accepted: ", key_names());
-    TORCH_CHECK_VALUE(colon != std::string::npos, "qvlmem::configure: ", origin, ": key '", name,
+    TORCH_CHECK_VALUE(key != nullptr, "qvlmem::", origin, ": unknown key '", name, "' (value '",
+                      value, "'); accepted: ", key_names());
+    TORCH_CHECK_VALUE(colon != std::string::npos, "qvlmem::", origin, ": key '", name,
                       "' has no value (key:value); accepted: ", accepted_by(*key));
-    TORCH_CHECK_VALUE(accepts(*key, value), "qvlmem::configure: ", origin, ": bad value '", value,
+    TORCH_CHECK_VALUE(accepts(*key, value), "qvlmem::", origin, ": bad value '", value,
                       "' for key '", name, "'; accepted: ", accepted_by(*key));
     result.values_[name] = value;
   }
@@ -228,7 +230,7 @@ void configure(const std::string& text) {
   ProcessConfig& state = process();
   const std::lock_guard<std::mutex> lock(state.mutex);
   state.read_environment();
-  state.config = state.config.overlaid(text, "conf");
+  state.config = state.config.overlaid(text, "configure: conf");
   ops::set_process_thread_limit(state.config.threads());
 }
 

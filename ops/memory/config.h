@@ -19,7 +19,8 @@ class Config {
   Config();
 
   // This configuration with `text` laid over it. ValueError names the key, the value and what is
-  // accepted; `origin` says where the text came from. The configuration itself does not change.
+  // accepted; `origin` says where the text came from: op or class, and argument. The configuration
+  // itself does not change.
   Config overlaid(const std::string& text, const std::string& origin) const;
 
   const std::string& value(const std::string& key) const { return values_.at(key); }

@@ -6,7 +6,7 @@ namespace qvlmem {
 HierarchicalCache::HierarchicalCache(c10::intrusive_ptr<CompressionManager> manager,
                                      std::string config)
     : manager_(std::move(manager)),
-      config_(manager_->config().overlaid(config, "config")),
+      config_(manager_->config().overlaid(config, "HierarchicalCache: config")),
       cpu_budget_(config_.bytes("cpu_budget", physical_memory_bytes())),
       statistics_(std::make_shared<Statistics>(manager_->statistics())) {
   TORCH_CHECK_NOT_IMPLEMENTED(config_.value("spill_dir").empty(),

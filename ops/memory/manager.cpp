@@ -17,7 +17,7 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 }  // namespace
 
 CompressionManager::CompressionManager(std::string config)
-    : config_(process_config().overlaid(config, "config")) {}
+    : config_(process_config().overlaid(config, "CompressionManager: config")) {}
 
 CompressedTensorPtr CompressionManager::compress_counted(const at::Tensor& x,
                                                          const std::string& method,

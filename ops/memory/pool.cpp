@@ -132,7 +132,7 @@ class PoolArena {
 };
 
 MemoryPool::MemoryPool(std::string kind, std::string config)
-    : kind_(std::move(kind)), config_(process_config().overlaid(config, "config")) {
+    : kind_(std::move(kind)), config_(process_config().overlaid(config, "MemoryPool: config")) {
   const bool known = std::find(std::begin(kKinds), std::end(kKinds), kind_) != std::end(kKinds);
   TORCH_CHECK_VALUE(known,
                     "qvlmem::MemoryPool: expected kind to be one of weights, activations, "

@@ -56,8 +56,9 @@ QVLMEM_API at::Tensor pack(const CompressedTensorPtr& c);
 QVLMEM_API CompressedTensorPtr unpack(const at::Tensor& frame,
                                       std::optional<at::Device> device = std::nullopt);
 
-// Lays "key:value,key:value" over the configuration of the process. ValueError for an unknown key
-// or a bad value; then nothing changes.
+// Lays "key:value,key:value" over the configuration of the process: what conf does not name stays,
+// and an empty conf changes nothing. ValueError for an unknown key or a bad value; then nothing
+// changes.
 QVLMEM_API void configure(const std::string& conf);
 
 // What all managers, caches and pools of the process have counted: tensors_compressed, cpu_bytes,

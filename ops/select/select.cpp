@@ -150,7 +150,14 @@ CompressedTensorPtr compress(const at::Tensor& x, const std::string& method,
   const Codec* codec = find_codec(method);
   TORCH_CHECK_VALUE(codec != nullptr, "qvlmem::compress: expected method to be one of ",
                     codec_names(), ", got '", method, "'");
-  return compress_with(*codec, x, options);
+  try {
+    return compress_with(*codec, x, options);
+  } catch (const c10::ValueError& error) {
+    // In the name of the op that was called: a codec's own op says its own.
+    const std::string said = error.what_without_backtrace();
+    if (said.rfind("qvlmem::", 0) != 0) throw;
+    TORCH_CHECK_VALUE(false, "qvlmem::compress", said.substr(said.find(": ")));
+  }
 }
 
 }  // namespace qvlmem

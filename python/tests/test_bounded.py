@@ -46,7 +46,7 @@ def unpack_block(header, payload):
 def decode(parts, x, bound):
     """What the layout in kernels/bounded/bounded.h says that the parts stand for."""
     step, sizes, packed = parts
-    matrix = as_rows(x) if bound == 'row' else x.reshape(1, -1) if x.numel() else x.reshape(0, 0)
+    matrix = x.reshape(0, 0) if not x.numel() else as_rows(x) if bound == 'row' else x.reshape(1, -1)
     rows, columns = matrix.shape
     assert step.dtype == torch.float32 and tuple(step.shape) == (rows,)
     assert sizes.dtype == torch.int32 and packed.dtype == torch.uint8
@@ -130,6 +130,13 @@ def test_what_is_all_alike_takes_next_to_nothing(ops):
     assert compress(ops, torch.randn(512, 512), max_error=1.0).ratio() > 120
 
 
+@pytest.mark.parametrize('bound', tuple(ERRORS))
+def test_rows_without_values_take_nothing(ops, bound):
+    c = compress(ops, torch.empty(2**40, 0), bound=bound)
+    assert c.nbytes() == 0 and c.ratio() == 1 and c.worst_row_error() == 0
+    assert ops.decompress(ops.unpack(ops.pack(c))).shape == (2**40, 0)
+
+
 def test_a_finer_bound_never_takes_fewer_bytes(ops):
     x = values('outliers', (64, 500), torch.float32)
     for bound in ERRORS:
@@ -140,10 +147,10 @@ def test_a_finer_bound_never_takes_fewer_bytes(ops):
 @pytest.mark.parametrize('columns', [40, 40000])
 def test_errors_say_what_is_wrong(ops, columns):
     x = torch.ones(3, columns)
-    with pytest.raises(ValueError, match='qvlmem::bounded: expected max_error to be above 0, got 0'):
+    with pytest.raises(ValueError, match='qvlmem::compress: expected max_error to be above 0, got 0'):
         compress(ops, x, 0.0)
-    with pytest.raises(ValueError, match='qvlmem::bounded: expected max_error (?s:.*)got 1e-1[34]'):
+    with pytest.raises(ValueError, match='qvlmem::compress: expected max_error (?s:.*)got 1e-1[34]'):
         compress(ops, torch.randn(3, columns), 1e-13)
     x[2, 5] = math.nan
-    with pytest.raises(ValueError, match=r'qvlmem::bounded: (?s:.*)got 1 value that is(?s:.*)\[2, 5\]'):
+    with pytest.raises(ValueError, match=r'qvlmem::compress: (?s:.*)got 1 value that is(?s:.*)\[2, 5\]'):
         compress(ops, x)
