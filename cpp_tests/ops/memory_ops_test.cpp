@@ -32,6 +32,9 @@ TEST(ConfigTest, LaterTextLiesOverEarlierText) {
   EXPECT_EQ(first.max_error(), 0.5);
   EXPECT_EQ(second.max_error(), 1e-3);
   EXPECT_EQ(second.bound(), Bound::kRow);
+  EXPECT_EQ(second.prefer(), Prefer::kSize);
+  EXPECT_EQ(second.overlaid("prefer:balanced", "here").prefer(), Prefer::kBalanced);
+  EXPECT_EQ(second.overlaid("prefer:speed", "here").prefer(), Prefer::kSpeed);
   EXPECT_EQ(Config().overlaid("", "here").values(), Config().values());
 }
 

@@ -9,7 +9,8 @@ def compress(x, method='auto', **options):
 
     method: auto, none, int8, int4, fp16, bounded, svd, sparse or lossless. Options (keywords): max_error=0.01
     and bound='tensor' (or 'row', 'element'), for auto and bounded; symmetric=True and group_size=128 for int8
-    and int4; adaptive_rank=True and compression_ratio=0.5 for svd; sparsity_threshold=0.5 for sparse.
+    and int4; adaptive_rank=True and compression_ratio=0.5 for svd; sparsity_threshold=0.5 for sparse. What auto
+    takes of the methods that meet the bound is for the configuration's key `prefer` to say.
 
     Returns a torch.classes.qvlmem.CompressedTensor. A tensor that requires grad is taken by its value.
     Raises ValueError for an unknown method, an option out of range or values that the method refuses,
