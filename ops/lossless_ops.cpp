@@ -166,8 +166,8 @@ namespace qvlmem {
 namespace {
 
 // No params. One part: the bytes.
-Payload encode_lossless(const at::Tensor& x, const CompressOptions&) {
-  return {{}, {ops::lossless_encode_cpu(x, 2)}};
+Payload encode_lossless(const at::Tensor& x, const CompressOptions& options) {
+  return {{}, {ops::lossless_encode_cpu(x, options.prefer == Prefer::kSize ? 2 : 1)}};
 }
 
 at::Tensor decode_lossless(const Payload& payload, const TensorInfo& info) {

@@ -50,6 +50,7 @@ void register_classes(torch::Library& m) {
              return self->empty(shape, dtype);
            },
            "", {torch::arg("shape"), torch::arg("dtype")})
+      .def("hold", &MemoryPool::hold, "", {torch::arg("c")})
       .def("stats", &MemoryPool::stats)
       .def("trim", &MemoryPool::trim)
       .def_pickle(
@@ -65,6 +66,8 @@ void register_classes(torch::Library& m) {
       .def(torch::init<ManagerPtr, std::string>(), "",
            {torch::arg("manager"), torch::arg("config") = ""})
       .def("put", &HierarchicalCache::put, "", {torch::arg("key"), torch::arg("x")})
+      .def("put_compressed", &HierarchicalCache::put_compressed, "",
+           {torch::arg("key"), torch::arg("c")})
       .def("get", &HierarchicalCache::get, "", {torch::arg("key")})
       .def("contains", &HierarchicalCache::contains, "", {torch::arg("key")})
       .def("tier_of", &HierarchicalCache::tier_of, "", {torch::arg("key")})

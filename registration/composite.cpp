@@ -19,6 +19,7 @@ CompressedTensorPtr compress_op(const at::Tensor& x, std::string method, double 
   options.adaptive_rank = adaptive_rank;
   options.compression_ratio = compression_ratio;
   options.sparsity_threshold = sparsity_threshold;
+  options.prefer = process_prefer();
   return compress(x, method, options);
 }
 

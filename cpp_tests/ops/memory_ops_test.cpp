@@ -32,6 +32,9 @@ TEST(ConfigTest, LaterTextLiesOverEarlierText) {
   EXPECT_EQ(first.max_error(), 0.5);
   EXPECT_EQ(second.max_error(), 1e-3);
   EXPECT_EQ(second.bound(), Bound::kRow);
+  EXPECT_EQ(second.prefer(), Prefer::kSize);
+  EXPECT_EQ(second.overlaid("prefer:balanced", "here").prefer(), Prefer::kBalanced);
+  EXPECT_EQ(second.overlaid("prefer:speed", "here").prefer(), Prefer::kSpeed);
   EXPECT_EQ(Config().overlaid("", "here").values(), Config().values());
 }
 
@@ -163,6 +166,19 @@ TEST(CacheTest, TakesSnapshotsGivesFreshTensorsAndNamesMissingKeys) {
   EXPECT_EQ(cache->stats().at("misses"), 1);
 }
 
+TEST(CacheTest, TakesWhatIsCompressedAlready) {
+  const auto cache = make_cache("cpu_budget:10KiB");
+  const at::Tensor x = at::randn({1024});
+  const CompressedTensorPtr c = compress(x, "int8");
+  cache->put_compressed("a", c);
+  EXPECT_EQ(cache->stats().at("cpu_bytes"), c->nbytes());
+  EXPECT_EQ(cache->stats().at("compression_attempts"), 0);
+  EXPECT_TRUE(at::equal(cache->get("a"), c->decompress()));
+  EXPECT_THROW(cache->put_compressed("a", compress(at::randn({4096}), "none")),
+               c10::OutOfMemoryError);
+  EXPECT_TRUE(at::equal(cache->get("a"), c->decompress()));
+}
+
 TEST(CacheTest, ItsOwnConfigurationGoesBeforeItsManagers) {
   const auto manager = c10::make_intrusive<CompressionManager>("method:int8,cpu_budget:1");
   HierarchicalCache cache(manager, "cpu_budget:1MiB");
@@ -214,6 +230,26 @@ TEST(PoolTest, ReusesMemoryAndGivesItBack) {
   EXPECT_EQ(pool.stats().at("hits"), 1);
   pool.trim();
   EXPECT_EQ(pool.stats().at("reserved_bytes"), 0);
+}
+
+TEST(PoolTest, HoldsCompressedTensorsInItsMemory) {
+  MemoryPool pool("kv_cache", "cpu_budget:1MiB");
+  const at::Tensor x = at::randn({64, 128});
+  for (const std::string method : {"int8", "svd", "none", "auto"}) {
+    const CompressedTensorPtr c = compress(x, method);
+    const CompressedTensorPtr held = pool.hold(c);
+    EXPECT_EQ(held->method(), c->method());
+    EXPECT_EQ(held->nbytes(), c->nbytes());
+    EXPECT_EQ(held->relative_error(), c->relative_error());
+    EXPECT_EQ(pool.stats().at("allocated_bytes"), c->nbytes());
+    EXPECT_TRUE(at::equal(pack(held), pack(c)));
+    EXPECT_TRUE(at::equal(held->decompress(), c->decompress()));
+    for (const at::Tensor& part : c->parts()) part.zero_();
+    EXPECT_GT(held->decompress().count_nonzero().item<int64_t>(), 0);
+  }
+  EXPECT_EQ(pool.stats().at("allocated_bytes"), 0);
+  const CompressedTensorPtr large = compress(at::randn({1 << 20}), "none");
+  EXPECT_THROW(pool.hold(large), c10::OutOfMemoryError);
 }
 
 TEST(PoolTest, RefusesWhatItCannotDo) {

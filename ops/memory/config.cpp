@@ -200,6 +200,11 @@ double Config::max_error() const { return number_of(value("max_error")); }
 
 Bound Config::bound() const { return parse_bound("configure", value("bound")); }
 
+Prefer Config::prefer() const {
+  const std::string& text = value("prefer");
+  return text == "size" ? Prefer::kSize : text == "balanced" ? Prefer::kBalanced : Prefer::kSpeed;
+}
+
 int64_t Config::threads() const { return static_cast<int64_t>(number_of(value("threads"))); }
 
 std::string Config::text() const {
@@ -224,6 +229,13 @@ Config process_config() {
   const std::lock_guard<std::mutex> lock(state.mutex);
   state.read_environment();
   return state.config;
+}
+
+Prefer process_prefer() {
+  ProcessConfig& state = process();
+  const std::lock_guard<std::mutex> lock(state.mutex);
+  state.read_environment();
+  return state.config.prefer();
 }
 
 void configure(const std::string& text) {

@@ -31,6 +31,7 @@ class Config {
 
   double max_error() const;
   Bound bound() const;
+  Prefer prefer() const;
   int64_t threads() const;
   // The bytes of a budget or limit; `whole` is what a fraction is taken of. INT64_MAX where
   // unlimited.
@@ -43,6 +44,8 @@ class Config {
 // The configuration of the process: QVLMEM_ALLOC_CONF when first asked for, then what
 // qvlmem::configure added.
 Config process_config();
+// Its key `prefer`, without a copy of all: every call of the operator compress asks.
+Prefer process_prefer();
 
 // Physical memory of this machine in bytes: what a fraction in cpu_budget is taken of.
 int64_t physical_memory_bytes();

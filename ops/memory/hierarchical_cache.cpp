@@ -17,9 +17,11 @@ HierarchicalCache::HierarchicalCache(c10::intrusive_ptr<CompressionManager> mana
 HierarchicalCache::~HierarchicalCache() { clear(); }
 
 void HierarchicalCache::put(const std::string& key, const at::Tensor& x) {
-  CompressedTensorPtr fresh =
-      CompressionManager::compress_counted(x, "auto", config_, statistics_.get());
-  const int64_t fresh_bytes = fresh->nbytes();
+  put_compressed(key, CompressionManager::compress_counted(x, "auto", config_, statistics_.get()));
+}
+
+void HierarchicalCache::put_compressed(const std::string& key, const CompressedTensorPtr& c) {
+  const int64_t fresh_bytes = c->nbytes();
   // What is replaced goes when the lock is free again.
   CompressedTensorPtr old;
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -31,9 +33,9 @@ void HierarchicalCache::put(const std::string& key, const at::Tensor& x) {
                    " bytes (cpu_budget ", cpu_budget_, ", held ", cpu_bytes_ - old_bytes, "), got ",
                    fresh_bytes);
   if (found == entries_.end()) {
-    entries_.emplace(key, std::move(fresh));
+    entries_.emplace(key, c);
   } else {
-    old = std::exchange(found->second, std::move(fresh));
+    old = std::exchange(found->second, c);
   }
   cpu_bytes_ += fresh_bytes - old_bytes;
   statistics_->add_cpu_bytes(fresh_bytes - old_bytes);

@@ -25,6 +25,8 @@ class HierarchicalCache final : public torch::CustomClassHolder {
   // Stores a snapshot of x, in place of what the key had. OutOfMemoryError where no tier has room:
   // what is stored stays, the key's old value too.
   void put(const std::string& key, const at::Tensor& x);
+  // The same with what is compressed already. It is shared, not copied.
+  void put_compressed(const std::string& key, const CompressedTensorPtr& c);
   // A fresh tensor, as often as wanted. IndexError names a key that is missing.
   at::Tensor get(const std::string& key);
   bool contains(const std::string& key) const;

@@ -26,6 +26,7 @@ CompressedTensorPtr CompressionManager::compress_counted(const at::Tensor& x,
   CompressOptions options;
   options.max_error = config.max_error();
   options.bound = config.bound();
+  options.prefer = config.prefer();
   const ops::ThreadLimitGuard guard(config.threads());
   const auto begin = std::chrono::steady_clock::now();
   CompressedTensorPtr c = compress(x, method == "auto" ? config.value("method") : method, options);

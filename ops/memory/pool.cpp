@@ -158,6 +158,15 @@ at::Tensor MemoryPool::empty(at::IntArrayRef shape, at::ScalarType dtype) {
       options);
 }
 
+CompressedTensorPtr MemoryPool::hold(const CompressedTensorPtr& c) {
+  const RealTensorsGuard guard;
+  Payload held{c->payload().params, {}};
+  for (const at::Tensor& part : c->payload().parts) {
+    held.parts.push_back(empty(part.sizes(), part.scalar_type()).copy_(part));
+  }
+  return c10::make_intrusive<CompressedTensor>(c->codec(), c->info(), std::move(held), c->error());
+}
+
 c10::Dict<std::string, double> MemoryPool::stats() const { return arena_->stats(); }
 
 void MemoryPool::trim() { arena_->trim(); }

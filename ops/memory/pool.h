@@ -5,6 +5,7 @@
 
 #include <ATen/core/Dict.h>
 #include <ATen/core/Tensor.h>
+#include <qvlmem/compressed_tensor.h>
 #include <torch/custom_class.h>
 
 #include <memory>
@@ -26,6 +27,9 @@ class MemoryPool final : public torch::CustomClassHolder {
   // An uninitialized, contiguous CPU tensor, aligned to 64 bytes. OutOfMemoryError where the budget
   // or the machine has no room, after free blocks were given back.
   at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype);
+
+  // c with copies of its parts in this pool's memory. OutOfMemoryError as for empty.
+  CompressedTensorPtr hold(const CompressedTensorPtr& c);
 
   // allocated_bytes (of tensors alive), reserved_bytes (with rounding and free blocks), peaks of
   // both, hits (a free block served), misses (new memory was needed).

@@ -24,10 +24,19 @@ namespace qvlmem {
 // Over what an error is at most max_error: see CompressionError.
 enum class Bound { kTensor, kRow, kElement };
 
+// What auto is to choose by, among what meets the bound. kSize: the fewest bytes, whatever finding
+// and coding them takes. kBalanced: the fewest bytes that a codec makes which runs at memory speed:
+// no svd, no entropy coding. kSpeed: the first of those, in the order of what decoding costs, that
+// makes fewer bytes than x has; the others are not tried.
+enum class Prefer { kSize, kBalanced, kSpeed };
+
 struct CompressOptions {
   // For auto and bounded; 0 is bit-exact.
   double max_error = 0.01;
   Bound bound = Bound::kTensor;
+  // For auto, and for lossless: entropy-coded with kSize, else bit-packed. The operator takes what
+  // the process's configuration says.
+  Prefer prefer = Prefer::kSize;
   // For int8 and int4: as for quantize.
   bool symmetric = true;
   int64_t group_size = 128;
@@ -40,9 +49,10 @@ struct CompressOptions {
 };
 
 // x in compressed form. method: none, int8, int4, fp16, bounded, svd, sparse or lossless; or auto,
-// the codec whose result holds the fewest bytes among those whose measured error, as options.bound
-// counts it, is at most options.max_error. NaN, infinities and dtypes that the lossy codecs do not
-// take are only ever kept bit-exactly by auto. x is taken by its value, detached.
+// the codec that options.prefer asks for (by default the one whose result holds the fewest bytes)
+// among those whose measured error, as options.bound counts it, is at most options.max_error. NaN,
+// infinities and dtypes that the lossy codecs do not take are only ever kept bit-exactly by auto. x
+// is taken by its value, detached.
 QVLMEM_API CompressedTensorPtr compress(const at::Tensor& x, const std::string& method = "auto",
                                         const CompressOptions& options = {});
 

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <vector>
 
 #include "ops/base/check.h"
 #include "ops/codec/codec.h"
+#include "ops/codec/codec_table.h"
 #include "ops/quantize_ops.h"
 
 namespace qvlmem {
@@ -54,6 +56,26 @@ struct Candidate {
   CompressOptions options;
 };
 
+// A codec that runs at memory speed, and the least error that it leaves values which favour none of
+// its levels: with steps of absmax / 7 (int4) that is 1 / (7 sqrt(12)), since no norm exceeds
+// absmax times the root of the count.
+struct FastCodec {
+  CodecId id;
+  double usual_error;
+};
+
+// In the order that prefer:speed tries them: by what decoding costs, then by bytes, then by what
+// encoding costs. The README says it too.
+constexpr FastCodec kFastestFirst[] = {
+    {CodecId::kInt4, 0.04},  {CodecId::kInt8, 0.002},   {CodecId::kFp16, 1e-4},
+    {CodecId::kSparse, 0.0}, {CodecId::kLossless, 0.0}, {CodecId::kBounded, 0.0},
+};
+
+bool is_fast(const Codec& codec) {
+  return std::any_of(std::begin(kFastestFirst), std::end(kFastestFirst),
+                     [&codec](const FastCodec& fast) { return fast.id == codec.id; });
+}
+
 // The energy that svd is to keep: what the bound takes. A row's bound takes at least what the
 // tensor's does; where it takes more, and where the bound is not one of energy, the default may
 // meet it and nothing else is known.
@@ -64,19 +86,52 @@ double svd_energy(const CompressOptions& options) {
   return options.bound == Bound::kRow ? std::max(by_name, needed) : needed;
 }
 
-// Every codec as its name alone would run it: what the caller says of single codecs is for calls by
-// name. The exact ones come first: they always meet the bound, so there always is a result.
-std::vector<Candidate> candidates(at::ScalarType dtype, const CompressOptions& options) {
+// What the caller says of single codecs is for calls by name: here each runs as its name alone
+// would have it.
+CompressOptions default_options(const CompressOptions& options) {
   CompressOptions defaults;
   defaults.max_error = options.max_error;
   defaults.bound = options.bound;
+  defaults.prefer = options.prefer;
+  return defaults;
+}
+
+// sparse without pruning: the zeros alone.
+CompressOptions zeros_only(CompressOptions options) {
+  options.sparsity_threshold = 0.0;
+  return options;
+}
+
+// prefer:speed. The first that holds is taken, so what can hardly hold is left out.
+std::vector<Candidate> fastest_first(bool may_lose, const CompressOptions& options) {
+  const CompressOptions defaults = default_options(options);
   std::vector<Candidate> all;
-  for (const Codec* codec : codec_table()) {
-    if (codec->exact) all.push_back({codec, defaults});
+  for (const FastCodec& fast : kFastestFirst) {
+    const Codec* codec = find_codec(fast.id);
+    if (!codec->exact && (!may_lose || options.max_error < fast.usual_error)) continue;
+    const bool is_sparse = codec->id == CodecId::kSparse;
+    all.push_back({codec, is_sparse ? zeros_only(defaults) : defaults});
   }
-  if (!may_lose_bits(dtype)) return all;
+  return all;
+}
+
+// prefer:size and prefer:balanced. The exact ones come first: they always meet the bound.
+std::vector<Candidate> candidates(bool may_lose, const CompressOptions& options) {
+  const CompressOptions defaults = default_options(options);
+  const bool only_fast = options.prefer == Prefer::kBalanced;
+  std::vector<Candidate> all;
+  if (!only_fast) {
+    // It goes by a sample, so that level 2 may hold more than level 1.
+    CompressOptions level_1 = defaults;
+    level_1.prefer = Prefer::kBalanced;
+    all.push_back({&kLosslessCodec, level_1});
+  }
   for (const Codec* codec : codec_table()) {
-    if (codec->exact || !codec->takes(dtype)) continue;
+    if (codec->exact && codec->id != CodecId::kNone) all.push_back({codec, defaults});
+  }
+  if (!may_lose) return all;
+  for (const Codec* codec : codec_table()) {
+    if (codec->exact || (only_fast && !is_fast(*codec))) continue;
     // svd by the energy that the bound takes and by the default one: rounding may have either miss
     // the bound, or hold more.
     if (codec->id == CodecId::kSvd && svd_energy(options) != defaults.energy) {
@@ -85,19 +140,15 @@ std::vector<Candidate> candidates(at::ScalarType dtype, const CompressOptions& o
       all.push_back({codec, own});
     }
     all.push_back({codec, defaults});
-    const CompressOptions by_name;
+    CompressOptions by_name;
+    by_name.prefer = options.prefer;
     if (codec->id == CodecId::kBounded &&
         (options.max_error != by_name.max_error || options.bound != by_name.bound)) {
       // By its name alone it has another bound. It may meet this one, with one step for all where a
       // step for each row weighs more than it saves, or because no bit is lost at all.
       all.push_back({codec, by_name});
     }
-    if (codec->id == CodecId::kSparse) {
-      // Without pruning: the zeros alone.
-      CompressOptions zeros_only = defaults;
-      zeros_only.sparsity_threshold = 0.0;
-      all.push_back({codec, zeros_only});
-    }
+    if (codec->id == CodecId::kSparse) all.push_back({codec, zeros_only(defaults)});
   }
   return all;
 }
@@ -112,22 +163,25 @@ CompressedTensorPtr try_codec(const Candidate& candidate, const at::Tensor& x, i
   }
 }
 
-// Tries what can still win, keeps the smallest that meets the bound.
+// Tries what can still win. Keeps the smallest that meets the bound, or with prefer:speed the first
+// that is smaller than x.
 CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) {
   // Once for all candidates.
   const at::Tensor values = x.detach().resolve_conj().resolve_neg().contiguous();
   const bool may_lose = may_lose_bits(values.scalar_type()) && ops::all_finite(values);
+  const bool first_wins = options.prefer == Prefer::kSpeed;
   CompressedTensorPtr best;
-  for (const Candidate& candidate : candidates(values.scalar_type(), options)) {
-    const Codec& codec = *candidate.codec;
-    if (!codec.exact && !may_lose) break;
-    if (best && codec.least_bytes(values, candidate.options) >= best->nbytes()) continue;
-    const int64_t most_bytes = best ? best->nbytes() - 1 : std::numeric_limits<int64_t>::max();
+  int64_t most_bytes = static_cast<int64_t>(values.nbytes()) - 1;
+  for (const Candidate& candidate :
+       first_wins ? fastest_first(may_lose, options) : candidates(may_lose, options)) {
+    if (candidate.codec->least_bytes(values, candidate.options) > most_bytes) continue;
     const CompressedTensorPtr c = try_codec(candidate, values, most_bytes);
-    if (c == nullptr || (best && c->nbytes() >= best->nbytes())) continue;
-    if (meets(*c, values, options)) best = c;
+    if (c == nullptr || c->nbytes() > most_bytes || !meets(*c, values, options)) continue;
+    best = c;
+    most_bytes = c->nbytes() - 1;
+    if (first_wins) break;
   }
-  return best;
+  return best ? best : compress_with(kNoneCodec, values, options);
 }
 
 }  // namespace

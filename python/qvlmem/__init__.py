@@ -26,6 +26,7 @@ if not _is_command_line():
     from qvlmem import _fakes as _fakes  # (registers for ops that exist only now)
 
 from qvlmem._codecs import compress, decompress, pack, unpack  # noqa: E402
+from qvlmem._types import CompressedTensor  # noqa: E402
 from qvlmem.compressors import (  # noqa: E402
     AutoCompressor,
     QuantizationCompressor,
@@ -34,10 +35,13 @@ from qvlmem.compressors import (  # noqa: E402
 )
 from qvlmem.hardware import create_hardware_optimized_compression_manager  # noqa: E402
 from qvlmem.manager import HierarchicalCompressionCache, MemoryCompressionManager  # noqa: E402
+from qvlmem.optimizer import IntegratedMemoryOptimizer  # noqa: E402
 
 __all__ = [
     'AutoCompressor',
+    'CompressedTensor',
     'HierarchicalCompressionCache',
+    'IntegratedMemoryOptimizer',
     'MemoryCompressionManager',
     'QuantizationCompressor',
     'SVDCompressor',

@@ -8,7 +8,7 @@ import pathlib
 import torch
 
 
-def library_path():
+def library_path() -> str:
     """The path of libqvlmem.so: what the variable QVLMEM_LIBRARY names, else the one in this package."""
     named = os.environ.get('QVLMEM_LIBRARY')
     return named or str(pathlib.Path(__file__).parent / 'lib' / 'libqvlmem.so')
@@ -22,7 +22,7 @@ def _expected_torch(path):
         return None
 
 
-def load_library():
+def load_library() -> None:
     """Loads the library. ImportError where it is missing or was built for another PyTorch."""
     path = pathlib.Path(library_path())
     if not path.is_file():

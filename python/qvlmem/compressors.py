@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """One class a family of codecs. What compress returns is a torch.classes.qvlmem.CompressedTensor."""
 
+import torch
+
 from qvlmem._codecs import compress, decompress
+from qvlmem._types import CompressedTensor
 
 
 class _Compressor:
     """What every compressor does the same way."""
 
-    def decompress(self, compressed):
+    def decompress(self, compressed: CompressedTensor) -> torch.Tensor:
         """The tensor in a CompressedTensor: contiguous, of the original's shape, dtype and device."""
         return decompress(compressed)
 
@@ -19,7 +22,8 @@ class QuantizationCompressor(_Compressor):
     that nothing finite overflows.
     """
 
-    def compress(self, tensor, method='int8', symmetric=True, group_size=128):
+    def compress(self, tensor: torch.Tensor, method: str = 'int8', symmetric: bool = True,
+                 group_size: int = 128) -> CompressedTensor:
         """Compresses a float32, float16 or bfloat16 tensor (fp16: float64 too) of any shape and strides.
 
         method: int8, int4 or fp16. symmetric: range centred on 0, else with a zero point. group_size: values
@@ -35,7 +39,8 @@ class QuantizationCompressor(_Compressor):
 class SVDCompressor(_Compressor):
     """Two low-rank factors in place of the matrix [all but the last dimension, the last]."""
 
-    def compress(self, tensor, adaptive_rank=True, compression_ratio=0.5):
+    def compress(self, tensor: torch.Tensor, adaptive_rank: bool = True,
+                 compression_ratio: float = 0.5) -> CompressedTensor:
         """Compresses a float32, float16 or bfloat16 tensor.
 
         adaptive_rank: the smallest rank that keeps 99 % of the energy (sum of squared singular values); else
@@ -49,7 +54,7 @@ class SVDCompressor(_Compressor):
 class SparseCompressor(_Compressor):
     """Only what is not zero, with its positions."""
 
-    def compress(self, tensor, sparsity_threshold=0.5):
+    def compress(self, tensor: torch.Tensor, sparsity_threshold: float = 0.5) -> CompressedTensor:
         """Compresses a float32, float16 or bfloat16 tensor.
 
         Where less than sparsity_threshold of the elements are zero, the smallest by magnitude are dropped
@@ -60,17 +65,17 @@ class SparseCompressor(_Compressor):
 
 
 class AutoCompressor(_Compressor):
-    """The codec that holds the fewest bytes within an error bound.
+    """The codec that holds the fewest bytes within an error bound (or what the key `prefer` says).
 
     max_error: 0 is bit-exact. bound: what it is the bound of: 'tensor' (||x - y|| / ||x||, Frobenius), 'row' (the
     same for every row) or 'element' (max |x - y| / max |x|).
     """
 
-    def __init__(self, max_error=0.01, bound='tensor'):
+    def __init__(self, max_error: float = 0.01, bound: str = 'tensor') -> None:
         self.max_error = max_error
         self.bound = bound
 
-    def compress(self, tensor):
+    def compress(self, tensor: torch.Tensor) -> CompressedTensor:
         """Compresses a tensor of any dtype; the result's method() says how."""
         return compress(tensor, 'auto', max_error=self.max_error, bound=self.bound)
 

@@ -2,6 +2,7 @@
 """From a description of a machine to a configuration."""
 
 import os
+from collections.abc import Mapping
 
 from qvlmem.manager import MemoryCompressionManager
 
@@ -9,9 +10,11 @@ from qvlmem.manager import MemoryCompressionManager
 _CORES = {'i5-10210u': 4, 'i5-8250u': 4, 'i7-8550u': 4, 'i7-10510u': 4, 'i3-10110u': 2}
 _IO = {'nvme': 'uring', 'ssd': 'uring', 'hdd': 'threads'}
 _KEYS = ('cpu_model', 'gpu_model', 'memory_size', 'storage_type')
+# Up to here memory is what runs short first, beyond it time is.
+_SHORT_OF_MEMORY = 8 * 2**30
 
 
-def this_machine():
+def this_machine() -> dict[str, object]:
     """The hardware_config of the machine that runs this."""
     model = ''
     try:
@@ -24,38 +27,68 @@ def this_machine():
     return {'cpu_model': model, 'memory_size': memory}
 
 
-def configuration(hardware_config=None):
+def configuration(hardware_config: Mapping[str, object] | None = None) -> str:
     """The configuration string for a machine.
 
-    hardware_config: a dict with any of cpu_model, gpu_model, memory_size (bytes) and storage_type (nvme, ssd or
-    hdd); None: this machine. memory_size gives cpu_budget (half of it: the model and the system need the rest),
-    storage_type gives io, a known cpu_model gives threads. gpu_model is taken and changes nothing in a
-    library without CUDA. ValueError for an unknown key or a bad value.
+    hardware_config: a dict with any of these keys (None: this machine); what is not named stays as it is.
+
+    memory_size   bytes. cpu_budget is half of it: the model and the system need the rest. prefer is size up to
+                  8 GiB and balanced beyond
+    storage_type  nvme, ssd or hdd. io is uring, for hdd threads. prefer is size with hdd: what a slow disk has
+                  to bring takes longer than any codec
+    cpu_model     where it names a CPU that is known here, threads is how many cores it has
+    gpu_model     a name. The dtype rules of the GPU tier follow from it; this version has no GPU tier, so that
+                  it changes nothing yet
+
+    TypeError for what is no dict, ValueError for an unknown key or a bad value.
     """
+    if hardware_config is not None and not isinstance(hardware_config, Mapping):
+        raise TypeError(f'hardware_config: expected a dict or None, got {hardware_config!r}')
     hardware = this_machine() if hardware_config is None else dict(hardware_config)
-    unknown = sorted(set(hardware) - set(_KEYS))
+    unknown = sorted(str(key) for key in set(hardware) - set(_KEYS))
     if unknown:
         raise ValueError(f'hardware_config: unknown key {unknown[0]!r}; accepted: {", ".join(_KEYS)}')
-    items = []
+    items: dict[str, int | str] = {}
     memory = hardware.get('memory_size')
     if memory is not None:
-        if isinstance(memory, bool) or not isinstance(memory, (int, float)) or not memory > 0:
-            raise ValueError(f'hardware_config: bad value {memory!r} for key \'memory_size\'; accepted: bytes '
-                             'above 0')
-        items.append(f'cpu_budget:{int(memory) // 2}')
-    storage = hardware.get('storage_type')
-    if storage is not None:
-        if str(storage).lower() not in _IO:
-            raise ValueError(f'hardware_config: bad value {storage!r} for key \'storage_type\'; accepted: '
-                             f'{", ".join(_IO)}')
-        items.append(f'io:{_IO[str(storage).lower()]}')
-    model = str(hardware.get('cpu_model', '')).lower()
+        if isinstance(memory, bool) or not isinstance(memory, (int, float)) or not 0 < memory < 2**62:
+            raise _bad_value('memory_size', memory, 'bytes above 0')
+        items['cpu_budget'] = int(memory) // 2
+        items['prefer'] = 'size' if memory <= _SHORT_OF_MEMORY else 'balanced'
+    storage = _name(hardware, 'storage_type', ', '.join(_IO))
+    if storage:
+        if storage not in _IO:
+            raise _bad_value('storage_type', hardware['storage_type'], ', '.join(_IO))
+        items['io'] = _IO[storage]
+        if storage == 'hdd':
+            items['prefer'] = 'size'
+    model = _name(hardware, 'cpu_model', "a CPU's name")
     threads = next((cores for name, cores in _CORES.items() if name in model), None)
     if threads is not None:
-        items.append(f'threads:{threads}')
-    return ','.join(items)
+        items['threads'] = threads
+    _name(hardware, 'gpu_model', "a GPU's name")
+    return ','.join(f'{key}:{value}' for key, value in items.items())
 
 
-def create_hardware_optimized_compression_manager(hardware_config=None):
-    """A MemoryCompressionManager for a machine (None: this one); its config() shows what was derived."""
+def _name(hardware, key, accepted):
+    """The value in lower case; '' for None and where there is none."""
+    value = hardware.get(key)
+    if value is not None and not isinstance(value, str):
+        raise _bad_value(key, value, accepted)
+    return (value or '').lower()
+
+
+def _bad_value(key, value, accepted):
+    return ValueError(f'hardware_config: bad value {value!r} for key {key!r}; accepted: {accepted}')
+
+
+def create_hardware_optimized_compression_manager(
+        hardware_config: Mapping[str, object] | None = None) -> MemoryCompressionManager:
+    """A MemoryCompressionManager for a machine (None: this one); its config() shows what was derived.
+
+    hardware_config: a dict with any of cpu_model, gpu_model, memory_size (bytes) and storage_type (nvme, ssd or
+    hdd). memory_size gives cpu_budget and prefer, storage_type io (hdd: prefer too), a known cpu_model threads;
+    gpu_model changes nothing in a version without a GPU tier. TypeError for what is no dict, ValueError for an
+    unknown key or a bad value.
+    """
     return MemoryCompressionManager(configuration(hardware_config))

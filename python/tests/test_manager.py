@@ -2,6 +2,7 @@
 """The package's classes: compressors, manager, cache, statistics, hardware configuration."""
 
 import pickle
+import re
 
 import pytest
 import torch
@@ -80,6 +81,19 @@ def test_the_cache_keeps_within_its_budget_and_names_missing_keys():
     cache.clear()
 
 
+def test_the_cache_takes_what_a_pool_holds():
+    manager = mcs.MemoryCompressionManager()
+    cache = mcs.HierarchicalCompressionCache(manager)
+    pool = torch.classes.qvlmem.MemoryPool('kv_cache')
+    compressed = manager.compress_tensor(torch.randn(64, 128))
+    cache.put_compressed('key', pool.hold(compressed))
+    assert torch.equal(cache.get('key'), manager.decompress_tensor(compressed))
+    assert cache.stats().cpu_bytes == pool.stats()['allocated_bytes'] == compressed.nbytes()
+    assert manager.get_compression_stats().compression_attempts == 1
+    cache.clear()
+    assert pool.stats()['allocated_bytes'] == 0
+
+
 def test_the_default_cache_has_a_manager_of_its_own():
     cache = mcs.HierarchicalCompressionCache()
     cache.put('key', torch.ones(10, 10))
@@ -91,13 +105,36 @@ def test_hardware_changes_the_configuration():
     laptop = make({'cpu_model': 'Intel i5-10210U', 'gpu_model': 'NVIDIA SM61',
                    'memory_size': 8 * 1024**3, 'storage_type': 'nvme'}).config()
     assert laptop['cpu_budget'] == str(4 * 1024**3)
-    assert laptop['io'] == 'uring' and laptop['threads'] == '4'
-    assert make({'storage_type': 'hdd'}).config()['io'] == 'threads'
+    assert laptop['io'] == 'uring' and laptop['threads'] == '4' and laptop['prefer'] == 'size'
+    workstation = make({'memory_size': 64 * 1024**3}).config()
+    assert workstation['cpu_budget'] == str(32 * 1024**3) and workstation['prefer'] == 'balanced'
+    slow_disk = make({'storage_type': 'HDD', 'memory_size': 64 * 1024**3}).config()
+    assert slow_disk['io'] == 'threads' and slow_disk['prefer'] == 'size'
+    assert make({}).config() == mcs.MemoryCompressionManager().config()
     assert make().config()['cpu_budget'].isdecimal()
-    for bad, words in (({'colour': 'red'}, 'colour'), ({'memory_size': -1}, 'memory_size'),
-                       ({'storage_type': 'tape'}, 'nvme, ssd, hdd')):
-        with pytest.raises(ValueError, match=words):
-            make(bad)
+
+
+@pytest.mark.parametrize('bad, error, words', [
+    ({'colour': 'red'}, ValueError, "'colour'; accepted: cpu_model, gpu_model, memory_size, storage_type"),
+    ({'memory_size': -1}, ValueError, "-1 for key 'memory_size'; accepted: bytes above 0"),
+    ({'memory_size': '8GiB'}, ValueError, "'8GiB' for key 'memory_size'"),
+    ({'memory_size': float('nan')}, ValueError, "nan for key 'memory_size'"),
+    ({'storage_type': 'tape'}, ValueError, "'tape' for key 'storage_type'; accepted: nvme, ssd, hdd"),
+    ({'storage_type': 3}, ValueError, "3 for key 'storage_type'"),
+    ({'gpu_model': 61}, ValueError, "61 for key 'gpu_model'; accepted: a GPU's name"),
+    ({'cpu_model': ['i5']}, ValueError, "for key 'cpu_model'; accepted: a CPU's name"),
+    ('laptop', TypeError, "expected a dict or None, got 'laptop'"),
+], ids=str)
+def test_bad_hardware_is_named(bad, error, words):
+    with pytest.raises(error, match=f'^hardware_config: .*{re.escape(words)}'):
+        mcs.create_hardware_optimized_compression_manager(bad)
+
+
+def test_what_a_machine_prefers_is_done():
+    tensor = torch.randn(64, 8) @ torch.randn(8, 512)
+    methods = {size: mcs.create_hardware_optimized_compression_manager({'memory_size': size * 1024**3})
+               .compress_tensor(tensor).method() for size in (8, 64)}
+    assert methods[8] == 'svd' != methods[64]
 
 
 def test_classes_pickle_as_their_configuration():

@@ -15,27 +15,41 @@ def same_bits(x, y):
     return torch.equal(*flat)
 
 
-def relative_errors(x, y):
-    """{bound: error of y against x}, as `compress` defines its bounds. x has no NaN or infinity.
+class ErrorSums:
+    """The errors of y against x as `compress` defines its bounds, from some rows at a time.
 
-    tensor: ||x - y|| / ||x||; row: the largest of those over the rows (all but the last dimension);
-    element: max |x - y| / max |x|. 0/0 is 0.
+    tensor: ||x - y|| / ||x||; row: the largest of those over the rows; element: max |x - y| / max |x|. 0/0 is 0.
     """
-    if x.numel() == 0:
-        return dict.fromkeys(BOUNDS, 0.0)
-    columns = x.shape[-1] if x.ndim else 1
-    rows_x, rows_y = x.reshape(-1, columns), y.reshape(-1, columns)
-    step = max(1, CHUNK // columns)
-    squares, largest, worst_row = (torch.zeros(n, dtype=torch.float64) for n in (2, 2, 1))
-    for begin in range(0, rows_x.shape[0], step):
-        a = rows_x[begin:begin + step].double()
-        pair = torch.stack((a - rows_y[begin:begin + step].double(), a))
+
+    def __init__(self):
+        self._squares, self._largest, self._worst_row = (
+            torch.zeros(n, dtype=torch.float64) for n in (2, 2, 1))
+
+    def add(self, x, y):
+        """Some rows of both, [rows, columns]. x has no NaN or infinity."""
+        a = x.double()
+        pair = torch.stack((a - y.double(), a))
         row_squares = pair.square().sum(-1)
-        squares += row_squares.sum(-1)
-        largest = torch.maximum(largest, pair.abs().amax((-2, -1)))
-        worst_row = torch.maximum(worst_row, _ratio(*row_squares.sqrt()).max())
-    return {'tensor': float(_ratio(*squares.sqrt())), 'row': float(worst_row),
-            'element': float(_ratio(*largest))}
+        self._squares += row_squares.sum(-1)
+        self._largest = torch.maximum(self._largest, pair.abs().amax((-2, -1)))
+        self._worst_row = torch.maximum(self._worst_row, _ratio(*row_squares.sqrt()).max())
+
+    def errors(self):
+        """{bound: error} of all that was added."""
+        return {'tensor': float(_ratio(*self._squares.sqrt())), 'row': float(self._worst_row),
+                'element': float(_ratio(*self._largest))}
+
+
+def relative_errors(x, y):
+    """{bound: error of y against x}: ErrorSums over all rows (all but the last dimension)."""
+    sums = ErrorSums()
+    columns = x.shape[-1] if x.ndim else 1
+    if x.numel():
+        rows_x, rows_y = x.reshape(-1, columns), y.reshape(-1, columns)
+        step = max(1, CHUNK // columns)
+        for begin in range(0, rows_x.shape[0], step):
+            sums.add(rows_x[begin:begin + step], rows_y[begin:begin + step])
+    return sums.errors()
 
 
 def _ratio(numerator, denominator):
