@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ops/base/check.h"
+#include "ops/base/heap.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
 #include "ops/quantize_ops.h"
@@ -184,6 +185,25 @@ CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) 
   return best ? best : compress_with(kNoneCodec, values, options);
 }
 
+CompressedTensorPtr compress_by(const std::string& method, const at::Tensor& x,
+                                const CompressOptions& options) {
+  if (method == "auto") return select(x, options);
+  const Codec* codec = find_codec(method);
+  TORCH_CHECK_VALUE(codec != nullptr, "qvlmem::compress: expected method to be one of ",
+                    codec_names(), ", got '", method, "'");
+  try {
+    return compress_with(*codec, x, options);
+  } catch (const c10::ValueError& error) {
+    // In the name of the op that was called: a codec's own op says its own.
+    const std::string said = error.what_without_backtrace();
+    if (said.rfind("qvlmem::", 0) != 0) throw;
+    TORCH_CHECK_VALUE(false, "qvlmem::compress", said.substr(said.find(": ")));
+  }
+}
+
+// From here on its buffers may be more than malloc should keep.
+constexpr size_t kLargeTensor = size_t{1} << 20;
+
 }  // namespace
 
 CompressedTensorPtr compress(const at::Tensor& x, const std::string& method,
@@ -200,18 +220,9 @@ CompressedTensorPtr compress(const at::Tensor& x, const std::string& method,
                               x.is_cuda() ? ": this library was built without CUDA" : "");
   const RealTensorsGuard guard;
   if (x._is_zerotensor()) return compress(at::zeros(x.sizes(), x.options()), method, options);
-  if (method == "auto") return select(x, options);
-  const Codec* codec = find_codec(method);
-  TORCH_CHECK_VALUE(codec != nullptr, "qvlmem::compress: expected method to be one of ",
-                    codec_names(), ", got '", method, "'");
-  try {
-    return compress_with(*codec, x, options);
-  } catch (const c10::ValueError& error) {
-    // In the name of the op that was called: a codec's own op says its own.
-    const std::string said = error.what_without_backtrace();
-    if (said.rfind("qvlmem::", 0) != 0) throw;
-    TORCH_CHECK_VALUE(false, "qvlmem::compress", said.substr(said.find(": ")));
-  }
+  CompressedTensorPtr c = compress_by(method, x, options);
+  if (x.nbytes() >= kLargeTensor) ops::release_free_heap();
+  return c;
 }
 
 }  // namespace qvlmem

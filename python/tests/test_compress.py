@@ -3,7 +3,11 @@
 
 import copy
 import math
+import os
 import pickle
+import platform
+import subprocess
+import sys
 
 import hypothesis
 import hypothesis.strategies as st
@@ -285,3 +289,31 @@ def test_all_dtypes_are_tried():
         part in n for part in ('qint', 'quint', 'bits', 'int1', 'int2', 'int3', 'int4', 'int5',
                                'int6', 'int7'))}  # quantized, or without operators of any kind
     assert not left
+
+
+RESIDENT = '''
+import torch
+import qvlmem
+
+def resident():
+    with open('/proc/self/status') as lines:
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith('VmRSS'))
+
+def one():
+    return qvlmem.compress(torch.randn(1 << 21), max_error=0.01)
+
+one()
+before = resident()
+held = [one() for _ in range(40)]
+print(sum(c.nbytes() for c in held), resident() - before)
+'''
+
+
+@pytest.mark.skipif(platform.libc_ver() < ('glibc', '2.33'), reason='needs glibc 2.33: mallinfo2')
+def test_buffers_of_compressing_do_not_stay_resident(library_path):
+    environment = os.environ | {'QVLMEM_LIBRARY': library_path, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    printed = subprocess.run([sys.executable, '-c', RESIDENT], env=environment, capture_output=True, text=True,
+                             check=True).stdout
+    held, grown = map(int, printed.split())
+    # Twice what is let go at a time. The buffers come to 8 MiB and more for each of the 40.
+    assert held < grown + (32 << 20) and grown < held + (128 << 20)
