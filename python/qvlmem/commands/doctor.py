@@ -18,9 +18,10 @@ SUMMARY = 'what this machine has, and what is missing'
 PACKAGES = {
     'transformers': 'run: Qwen3-VL',
     'torchvision': "run: Qwen3-VL's image processor",
-    'safetensors': 'run --model',
     'pillow': 'run: photographs',
     'scikit-image': 'run: the default photograph',
+    'scikit-learn': 'run: pages of digits',
+    'matplotlib': 'report: pictures',
     'numpy': 'run',
     'rich': 'tables and progress bars',
 }
