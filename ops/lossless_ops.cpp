@@ -3,17 +3,14 @@
 
 #include <ATen/ops/empty.h>
 
-#include <algorithm>
 #include <atomic>
-#include <cstring>
-#include <memory>
 
 #include "kernels/base/stream.h"
 #include "kernels/lossless/lossless.h"
 #include "ops/base/check.h"
+#include "ops/base/ordered_units.h"
 #include "ops/base/parallel.h"
 #include "ops/base/reserved_bytes.h"
-#include "ops/base/turns.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
 
@@ -22,71 +19,6 @@ namespace {
 
 // Units that a thread takes at least, below which waking one costs more.
 constexpr int64_t kGrain = 2;
-
-// Encodes the units one after the other to where they stay. Returns where the last ends.
-int64_t encode_in_place(const LosslessPlan& plan, const void* x, int level, uint8_t* bytes) {
-  const bool stream = plan.bound_bytes >= kStreamBytes;
-  int64_t end = plan.header_bytes;
-  for (int64_t unit = 0; unit < plan.unit_count; ++unit) {
-    const int64_t begin = lossless_unit_begin(end);
-    end = begin + lossless_encode_unit_cpu(plan, x, unit, level, stream, bytes + begin);
-    lossless_write_unit_end(plan, unit, end, bytes);
-  }
-  if (stream) order_streaming_stores();
-  return end;
-}
-
-// The same by several threads. Where a unit goes is known when the ones before it are encoded: so
-// each thread encodes its unit beside, waits for its turn to be told a place, and copies it there.
-class OrderedEncoder {
- public:
-  OrderedEncoder(const LosslessPlan& plan, const void* x, int level, uint8_t* bytes)
-      : plan_(plan),
-        x_(x),
-        level_(level),
-        bytes_(bytes),
-        turns_(plan.unit_count),
-        end_(plan.header_bytes) {}
-
-  int64_t encode(int64_t threads) {
-    parallel_units(threads, 1, [&](int64_t begin, int64_t end) {
-      for (; begin < end; ++begin) work();
-    });
-    return end_;
-  }
-
- private:
-  void work() {
-    const std::unique_ptr<uint8_t[]> slot(new uint8_t[plan_.unit_bound_bytes]);
-    for (int64_t unit; (unit = turns_.take()) < plan_.unit_count;) {
-      const int64_t size = lossless_encode_unit_cpu(plan_, x_, unit, level_, false, slot.get());
-      std::memcpy(bytes_ + place(unit, size), slot.get(), static_cast<size_t>(size));
-    }
-  }
-
-  int64_t place(int64_t unit, int64_t size) {
-    turns_.wait(unit);
-    const int64_t begin = lossless_unit_begin(end_);
-    end_ = begin + size;
-    lossless_write_unit_end(plan_, unit, end_, bytes_);
-    turns_.pass(unit);
-    return begin;
-  }
-
-  const LosslessPlan& plan_;
-  const void* x_;
-  const int level_;
-  uint8_t* const bytes_;
-  Turns turns_;
-  int64_t end_;  // of the unit before the one whose turn it is
-};
-
-int64_t threads_for(const LosslessPlan& plan) {
-  if (at::in_parallel_region()) return 1;
-  int64_t threads = std::min<int64_t>(at::get_num_threads(), plan.unit_count / kGrain);
-  if (thread_limit() > 0) threads = std::min(threads, thread_limit());
-  return threads;
-}
 
 LosslessPlan plan_of(const at::Tensor& bytes, const uint8_t* data) {
   LosslessPlan plan;
@@ -129,11 +61,19 @@ at::Tensor lossless_encode_cpu(const at::Tensor& x, int64_t level) {
   const void* data = values.const_data_ptr();
   ReservedBytes bytes(plan.bound_bytes);
   lossless_write_header(plan, bytes.data());
-  const int64_t threads = threads_for(plan);
   const int level_number = static_cast<int>(level);
-  const int64_t end = threads <= 1
-                          ? encode_in_place(plan, data, level_number, bytes.data())
-                          : OrderedEncoder(plan, data, level_number, bytes.data()).encode(threads);
+  int64_t end = plan.header_bytes;
+  encode_in_order(
+      plan.unit_count, kGrain, plan.unit_bound_bytes, bytes.data(),
+      [&](int64_t unit, bool in_place, uint8_t* to) {
+        const bool stream = in_place && plan.bound_bytes >= kStreamBytes;
+        return lossless_encode_unit_cpu(plan, data, unit, level_number, stream, to);
+      },
+      [&](int64_t) { return lossless_unit_begin(end); },
+      [&](int64_t unit, int64_t unit_end) {
+        end = unit_end;
+        lossless_write_unit_end(plan, unit, end, bytes.data());
+      });
   return bytes.take(end);
 }
 
