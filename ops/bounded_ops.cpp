@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // The codec `bounded`: kernels/bounded/bounded.h over tensors. It has no operator of its own.
 //
-// params: 1 where there is a step for each row, 0 where there is one for the tensor.
-// parts: step (float32, one each), bytes (int32, of each unit), packed (uint8, the units).
+// params: one, of two bits: kPerRow where there is a step for each row, else there is one for the
+// tensor; kCoded where the units are those of the coded form.
+// parts: step (one each; bfloat16 where that holds those of rows exactly, else float32), bytes
+// (int32, of each unit), packed (uint8, the units).
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "kernels/bounded/bounded.h"
 #include "ops/base/check.h"
+#include "ops/base/ordered_units.h"
 #include "ops/base/parallel.h"
+#include "ops/base/reserved_bytes.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
 
@@ -26,13 +32,18 @@ constexpr int64_t kGrain = 4;
 // A row of this many units is first searched on as many samples: a step that is nearly right needs
 // one look at all of it.
 constexpr int64_t kSampleUnits = 16;
+// Below this many values a code's table costs more time than what it saves is worth.
+constexpr int64_t kLeastCoded = 2048;
 
-BoundedPlan make_plan(at::IntArrayRef shape, bool per_row) {
+constexpr int64_t kPerRow = 1, kCoded = 2;  // bits of the param
+
+BoundedPlan make_plan(at::IntArrayRef shape, int64_t param) {
   const int64_t numel = ops::check_sizes(kOp, shape, 8);
   const ops::MatrixShape matrix =
-      per_row && numel > 0 ? ops::matrix_shape(shape) : ops::MatrixShape{numel > 0, numel};
+      param & kPerRow && numel > 0 ? ops::matrix_shape(shape) : ops::MatrixShape{numel > 0, numel};
+  const BoundedForm form = param & kCoded ? BoundedForm::kCoded : BoundedForm::kPacked;
   BoundedPlan plan;
-  ops::check_status(kOp, "shape", make_bounded_plan(matrix.rows, matrix.cols, &plan));
+  ops::check_status(kOp, "shape", make_bounded_plan(matrix.rows, matrix.cols, form, &plan));
   return plan;
 }
 
@@ -166,47 +177,135 @@ Status find_steps(const BoundedPlan& plan, const void* x, DType dtype, const Bou
   });
 }
 
+// What is to be encoded, and what both forms of it are made from.
+struct Source {
+  const void* x;
+  DType dtype;
+  at::Tensor step;
+  at::TensorOptions options;  // x's
+
+  const float* steps() const { return step.const_data_ptr<float>(); }
+};
+
+void check_unchanged(Status status) {
+  TORCH_CHECK(status == Status::kOk, "qvlmem::bounded: x was changed while it was being encoded");
+}
+
+// The steps as they are held.
+at::Tensor shortest(const at::Tensor& step) {
+  const float* steps = step.const_data_ptr<float>();
+  const bool fit =
+      std::all_of(steps, steps + step.numel(), [](float s) { return bounded_shorter(s) == s; });
+  return fit && step.numel() > 1 ? step.to(at::kBFloat16) : step;
+}
+
+int64_t sum_of(const at::Tensor& bytes) {
+  const int32_t* sizes = bytes.const_data_ptr<int32_t>();
+  return std::accumulate(sizes, sizes + bytes.numel(), int64_t{0});
+}
+
+// Whether coding by entropy saves enough for its time, as some of the units of the packed form
+// tell.
+bool coding_pays(const BoundedPlan& plan, const Source& source, const at::Tensor& bytes) {
+  if (plan.rows * plan.cols < kLeastCoded) return false;
+  const int64_t samples = std::min(plan.unit_count, kSampleUnits);
+  std::vector<int64_t> coded(samples);
+  const auto unit_of = [&](int64_t sample) { return sample * plan.unit_count / samples; };
+  check_unchanged(parallel_status(samples, [&](int64_t begin, int64_t end) {
+    Status status = Status::kOk;
+    for (int64_t s = begin; s < end && status == Status::kOk; ++s) {
+      status =
+          bounded_estimate_cpu(plan, source.x, source.dtype, source.steps(), unit_of(s), &coded[s]);
+    }
+    return status;
+  }));
+  int64_t coded_bytes = 0, packed_bytes = 0;
+  for (int64_t s = 0; s < samples; ++s) {
+    const int64_t packed = bytes.const_data_ptr<int32_t>()[unit_of(s)];
+    coded_bytes += std::min(coded[s], packed);
+    packed_bytes += packed;
+  }
+  return coded_bytes + packed_bytes / 50 < packed_bytes;
+}
+
+// bytes: of the units, measured.
+Payload pack_units(const BoundedPlan& plan, const Source& source, int64_t param,
+                   const at::Tensor& bytes) {
+  const int64_t total = sum_of(bytes);
+  std::vector<int64_t> offset(plan.unit_count + 1);
+  ops::check_status(kOp, "bytes",
+                    bounded_offsets(plan, bytes.const_data_ptr<int32_t>(), total, offset.data()));
+  at::Tensor packed = at::empty({total}, source.options.dtype(at::kByte));
+  check_unchanged(parallel_status(plan.unit_count, [&](int64_t begin, int64_t end) {
+    return bounded_encode_cpu(plan, source.x, source.dtype, source.steps(), offset.data(), begin,
+                              end, packed.mutable_data_ptr<uint8_t>());
+  }));
+  return {{param}, {shortest(source.step), bytes, packed}};
+}
+
+Payload code_units(const BoundedPlan& plan, const Source& source, int64_t param) {
+  at::Tensor bytes = at::empty({plan.unit_count}, source.options.dtype(at::kInt));
+  int32_t* const sizes = bytes.mutable_data_ptr<int32_t>();
+  int64_t bound = 0, widest = 0, total = 0;
+  for (int64_t u = 0; u < plan.unit_count; ++u) {
+    bound += bounded_unit_bound(plan, u);
+    widest = std::max(widest, bounded_unit_bound(plan, u));
+  }
+  ops::ReservedBytes packed(bound);
+  std::atomic<Status> answer{Status::kOk};
+  ops::encode_in_order(
+      plan.unit_count, 1, widest, packed.data(),
+      [&](int64_t unit, bool, uint8_t* to) {
+        int64_t size = 0;
+        const Status status =
+            bounded_code_cpu(plan, source.x, source.dtype, source.steps(), unit, to, &size);
+        if (status != Status::kOk) answer.store(status, std::memory_order_relaxed);
+        return status == Status::kOk ? size : 0;
+      },
+      [&](int64_t) { return total; },
+      [&](int64_t unit, int64_t end) {
+        sizes[unit] = static_cast<int32_t>(end - total);
+        total = end;
+      });
+  check_unchanged(answer.load());
+  return {{param | kCoded}, {shortest(source.step), bytes, packed.take(total)}};
+}
+
 Payload encode_bounded(const at::Tensor& x, const CompressOptions& options) {
   TORCH_CHECK_VALUE(options.max_error > 0.0,
                     "qvlmem::bounded: expected max_error to be above 0, got ", options.max_error,
                     " (method 'lossless' keeps every bit)");
-  const bool per_row = options.bound == Bound::kRow;
+  const int64_t param = options.bound == Bound::kRow ? kPerRow : 0;
   const BoundedTarget target{
       options.bound == Bound::kElement ? BoundedNorm::kElement : BoundedNorm::kFrobenius,
-      options.max_error};
-  const BoundedPlan plan = make_plan(x.sizes(), per_row);
-  const DType dtype = ops::kernel_dtype(kOp, x.scalar_type());
+      options.max_error, options.bound == Bound::kRow};
+  const BoundedPlan plan = make_plan(x.sizes(), param);
   const at::Tensor values = x.contiguous();
-  const void* data = values.const_data_ptr();
-  at::Tensor step = at::full({plan.rows}, 1.0, x.options().dtype(at::kFloat));
+  const Source source{values.const_data_ptr(), ops::kernel_dtype(kOp, x.scalar_type()),
+                      at::full({plan.rows}, 1.0, x.options().dtype(at::kFloat)), x.options()};
   at::Tensor bytes = at::empty({plan.unit_count}, x.options().dtype(at::kInt));
-  const Status found = find_steps(plan, data, dtype, target, step.mutable_data_ptr<float>(),
-                                  bytes.mutable_data_ptr<int32_t>());
+  const Status found =
+      find_steps(plan, source.x, source.dtype, target, source.step.mutable_data_ptr<float>(),
+                 bytes.mutable_data_ptr<int32_t>());
   if (found == Status::kNonFinite) ops::throw_non_finite(kOp, x);
   TORCH_CHECK_VALUE(found != Status::kBoundMissed,
                     "qvlmem::bounded: expected max_error to be what ",
                     "float32 arithmetic can keep, got ", options.max_error,
                     " (method 'lossless' keeps every bit)");
   ops::check_status(kOp, "x", found);
-  const int32_t* sizes = bytes.const_data_ptr<int32_t>();
-  int64_t total = 0;
-  for (int64_t u = 0; u < plan.unit_count; ++u) total += sizes[u];
-  std::vector<int64_t> offset(plan.unit_count + 1);
-  ops::check_status(kOp, "bytes", bounded_offsets(plan, sizes, total, offset.data()));
-  at::Tensor packed = at::empty({total}, x.options().dtype(at::kByte));
-  const Status encoded = parallel_status(plan.unit_count, [&](int64_t begin, int64_t end) {
-    return bounded_encode_cpu(plan, data, dtype, step.const_data_ptr<float>(), offset.data(), begin,
-                              end, packed.mutable_data_ptr<uint8_t>());
-  });
-  TORCH_CHECK(encoded == Status::kOk, "qvlmem::bounded: x was changed while it was being encoded");
-  return {{per_row}, {step, bytes, packed}};
+  if (options.prefer == Prefer::kSize && coding_pays(plan, source, bytes)) {
+    Payload coded = code_units(make_plan(x.sizes(), param | kCoded), source, param);
+    const size_t held = coded.parts[1].nbytes() + coded.parts[2].nbytes();
+    if (held < bytes.nbytes() + static_cast<size_t>(sum_of(bytes))) return coded;
+  }
+  return pack_units(plan, source, param, bytes);
 }
 
 // The parts as the kernels take them. ValueError where the sizes of the units do not add up.
 struct Encoded {
   Encoded(const Payload& payload, const TensorInfo& info)
-      : plan(make_plan(info.shape, payload.params[0] != 0)),
-        step(payload.parts[0].contiguous()),
+      : plan(make_plan(info.shape, payload.params[0])),
+        step(payload.parts[0].to(at::kFloat).contiguous()),
         packed(payload.parts[2].contiguous()),
         offset(plan.unit_count + 1) {
     const at::Tensor bytes = payload.parts[1].contiguous();
@@ -235,12 +334,12 @@ at::Tensor decode_bounded(const Payload& payload, const TensorInfo& info) {
 
 void check_bounded(const Payload& payload, const TensorInfo& info) {
   check_payload_size(kOp, payload, 1, 3);
-  const int64_t per_row = payload.params[0];
-  TORCH_CHECK_VALUE(per_row == 0 || per_row == 1,
-                    "qvlmem::bounded: expected the param to be 0 or 1, got ", per_row);
-  const BoundedPlan plan = make_plan(info.shape, per_row != 0);
+  const int64_t param = payload.params[0];
+  TORCH_CHECK_VALUE(param >= 0 && param <= (kPerRow | kCoded),
+                    "qvlmem::bounded: expected the param to be 0 to 3, got ", param);
+  const BoundedPlan plan = make_plan(info.shape, param);
   const at::Tensor &step = payload.parts[0], &bytes = payload.parts[1], &packed = payload.parts[2];
-  ops::check_dtype(kOp, "step", step, at::kFloat);
+  if (step.scalar_type() != at::kBFloat16) ops::check_dtype(kOp, "step", step, at::kFloat);
   ops::check_shape(kOp, "step", step, {plan.rows});
   ops::check_dtype(kOp, "bytes", bytes, at::kInt);
   ops::check_shape(kOp, "bytes", bytes, {plan.unit_count});

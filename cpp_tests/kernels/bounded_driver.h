@@ -81,6 +81,27 @@ inline Status bounded_encode(const BoundedPlan& plan, const void* x, DType dtype
   return Status::kOk;
 }
 
+// The coded form of what `packed` is the packed one of.
+inline Status bounded_code(const BoundedPlan& plan, const void* x, DType dtype,
+                           const BoundedEncoded& packed, BoundedEncoded* e) {
+  e->step = packed.step;
+  e->bytes.assign(plan.unit_count, 0);
+  std::vector<std::vector<uint8_t>> units(plan.unit_count);
+  for (int64_t u = plan.unit_count; u-- > 0;) {
+    units[u].assign(bounded_unit_bound(plan, u), 0xee);
+    int64_t bytes = 0;
+    const Status status =
+        bounded_code_cpu(plan, x, dtype, e->step.data(), u, units[u].data(), &bytes);
+    if (status != Status::kOk) return status;
+    e->bytes[u] = static_cast<int32_t>(bytes);
+  }
+  e->packed.clear();
+  for (int64_t u = 0; u < plan.unit_count; ++u) {
+    e->packed.insert(e->packed.end(), units[u].begin(), units[u].begin() + e->bytes[u]);
+  }
+  return Status::kOk;
+}
+
 inline Status bounded_decode(const BoundedPlan& plan, const BoundedEncoded& e, DType dtype,
                              std::vector<uint8_t>* y) {
   y->assign(plan.rows * plan.cols * dtype_bytes(dtype) + 1, 0xcc);

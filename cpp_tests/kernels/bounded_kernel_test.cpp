@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cpp_tests/kernels/bounded_driver.h"
+#include "cpp_tests/kernels/bounded_values.h"
 #include "cpp_tests/kernels/isa_fixture.h"
 #include "cpp_tests/kernels/typed_bytes.h"
 
@@ -15,51 +16,6 @@ namespace qvlmem {
 namespace {
 
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
-
-enum class Values { kGaussian, kLaplace, kOutliers, kConstant, kTiny, kHuge, kPositive, kSparse };
-constexpr Values kAllValues[] = {Values::kGaussian, Values::kLaplace, Values::kOutliers,
-                                 Values::kConstant, Values::kTiny,    Values::kHuge,
-                                 Values::kPositive, Values::kSparse};
-
-// Values of one kind, within the finite range of dtype.
-std::vector<uint8_t> sample(Values kind, int64_t n, DType dtype) {
-  std::mt19937 random(7);
-  std::normal_distribution<float> normal(0.0f, 1.0f);
-  std::exponential_distribution<float> exponential(1.0f);
-  const float largest = dtype == DType::kFloat16 ? 60000.0f : 3e38f;
-  const float smallest = dtype == DType::kFloat16 ? 0x1p-24f : 0x1p-133f;  // of every 16-bit type
-  std::vector<float> x(n);
-  for (auto& v : x) {
-    switch (kind) {
-      case Values::kGaussian:
-        v = normal(random);
-        break;
-      case Values::kLaplace:
-        v = (random() % 2 ? 1.0f : -1.0f) * exponential(random);
-        break;
-      case Values::kOutliers:  // as in the hidden states of a language model
-        v = normal(random) * (random() % 3000 == 0 ? 800.0f : 1.0f);
-        break;
-      case Values::kConstant:
-        v = 3.7f;
-        break;
-      case Values::kTiny:
-        v = normal(random) * 40 * smallest;
-        break;
-      case Values::kHuge:
-        v = (random() % 2 ? largest : -largest) * (random() % 7 / 6.0f);
-        break;
-      case Values::kPositive:
-        v = std::max(0.0f, 1000.0f + 3 * normal(random));
-        break;
-      case Values::kSparse:
-        v = random() % 10 == 0 ? normal(random) : -0.0f;
-        break;
-    }
-  }
-  if (kind == Values::kOutliers && n > 3) x[n / 2] = 22552.0f;
-  return as_dtype(x, dtype);
-}
 
 // How far the worst row is from its bound, computed as the contract defines it.
 double worst_excess(const BoundedPlan& plan, const std::vector<uint8_t>& x,
@@ -100,29 +56,39 @@ TEST(BoundedKernelTest, KeepsEveryBoundAndGivesTheSameBytesOnEveryIsa) {
     for (DType dtype : kDTypes)
       for (Values kind : kAllValues) {
         const auto x = sample(kind, shape.rows * shape.cols, dtype);
-        BoundedPlan plan;
-        ASSERT_EQ(make_bounded_plan(shape.rows, shape.cols, &plan), Status::kOk);
+        BoundedPlan plan, coded_plan;
+        ASSERT_EQ(make_bounded_plan(shape.rows, shape.cols, BoundedForm::kPacked, &plan),
+                  Status::kOk);
+        ASSERT_EQ(make_bounded_plan(shape.rows, shape.cols, BoundedForm::kCoded, &coded_plan),
+                  Status::kOk);
         for (double max_error : {1.0, 0.5, 0.01, 0.0003, 1e-7})
           for (BoundedNorm norm : {BoundedNorm::kFrobenius, BoundedNorm::kElement}) {
             SCOPED_TRACE(std::to_string(shape.rows) + "x" + std::to_string(shape.cols) + " dtype " +
                          std::to_string(int(dtype)) + " values " + std::to_string(int(kind)) +
                          " max_error " + std::to_string(max_error) + " norm " +
                          std::to_string(int(norm)));
-            const BoundedTarget target{norm, max_error};
-            BoundedEncoded reference;
+            const BoundedTarget target{norm, max_error, shape.rows % 2 == 1};
+            BoundedEncoded reference, coded_reference;
             std::vector<uint8_t> reference_y;
             for_each_isa([&](Isa isa) {
               BoundedEncoded e;
               ASSERT_EQ(bounded_encode(plan, x.data(), dtype, target, &e), Status::kOk);
               std::vector<uint8_t> y;
               ASSERT_EQ(bounded_decode(plan, e, dtype, &y), Status::kOk);
+              BoundedEncoded coded;
+              std::vector<uint8_t> coded_y;
+              ASSERT_EQ(bounded_code(coded_plan, x.data(), dtype, e, &coded), Status::kOk);
+              ASSERT_EQ(bounded_decode(coded_plan, coded, dtype, &coded_y), Status::kOk);
               if (isa == Isa::kPortable) {
                 reference = e;
                 reference_y = y;
+                coded_reference = coded;
                 EXPECT_LE(worst_excess(plan, x, y, dtype, target), 1.0);
               }
               EXPECT_TRUE(e == reference);
               EXPECT_EQ(y, reference_y);
+              EXPECT_TRUE(coded == coded_reference);
+              EXPECT_EQ(coded_y, reference_y) << "the forms hold the same integers";
             });
           }
       }
@@ -131,7 +97,7 @@ TEST(BoundedKernelTest, KeepsEveryBoundAndGivesTheSameBytesOnEveryIsa) {
 TEST(BoundedKernelTest, MeasuresTheErrorThatDecodingLeaves) {
   const int64_t n = 50000;
   BoundedPlan plan;
-  ASSERT_EQ(make_bounded_plan(1, n, &plan), Status::kOk);
+  ASSERT_EQ(make_bounded_plan(1, n, BoundedForm::kPacked, &plan), Status::kOk);
   for (Values kind : kAllValues)
     for (DType dtype : kDTypes) {
       const auto x = sample(kind, n, dtype);
@@ -167,7 +133,7 @@ TEST(BoundedKernelTest, MeasuresTheErrorThatDecodingLeaves) {
 TEST(BoundedKernelTest, TheStepIsNearlyAsLargeAsTheBoundAllows) {
   const int64_t n = 200000;
   BoundedPlan plan;
-  ASSERT_EQ(make_bounded_plan(1, n, &plan), Status::kOk);
+  ASSERT_EQ(make_bounded_plan(1, n, BoundedForm::kPacked, &plan), Status::kOk);
   for (Values kind :
        {Values::kGaussian, Values::kLaplace, Values::kOutliers, Values::kSparse, Values::kTiny})
     for (DType dtype : {DType::kFloat32, DType::kBFloat16})
@@ -188,12 +154,35 @@ TEST(BoundedKernelTest, TheStepIsNearlyAsLargeAsTheBoundAllows) {
       }
 }
 
+TEST(BoundedKernelTest, ShortStepsAreNearlyAsLong) {
+  const int64_t rows = 300, cols = 72;
+  BoundedPlan plan;
+  ASSERT_EQ(make_bounded_plan(rows, cols, BoundedForm::kPacked, &plan), Status::kOk);
+  for (Values kind : {Values::kGaussian, Values::kOutliers, Values::kHuge})
+    for (double max_error : {0.2, 0.01, 1e-4}) {
+      const auto x = sample(kind, rows * cols, DType::kFloat32);
+      BoundedEncoded whole, shorter;
+      ASSERT_EQ(bounded_encode(plan, x.data(), DType::kFloat32,
+                               {BoundedNorm::kFrobenius, max_error}, &whole),
+                Status::kOk);
+      ASSERT_EQ(bounded_encode(plan, x.data(), DType::kFloat32,
+                               {BoundedNorm::kFrobenius, max_error, true}, &shorter),
+                Status::kOk);
+      double gain = 0;
+      for (int64_t r = 0; r < rows; ++r) {
+        EXPECT_EQ(bounded_shorter(shorter.step[r]), shorter.step[r]);
+        gain += std::log2(shorter.step[r] / whole.step[r]);
+      }
+      EXPECT_GE(gain / rows, -0.03) << "bits a value";
+    }
+}
+
 TEST(BoundedKernelTest, BitsAreThoseOfTheBlocksOwnRange) {
   // Gaussian at 1%: log2(sigma / step) + 2.05 bits of entropy, 6.9 bits; packed widths within 1.1.
   const int64_t n = 100000;
   const auto x = sample(Values::kGaussian, n, DType::kFloat32);
   BoundedPlan plan;
-  ASSERT_EQ(make_bounded_plan(1, n, &plan), Status::kOk);
+  ASSERT_EQ(make_bounded_plan(1, n, BoundedForm::kPacked, &plan), Status::kOk);
   BoundedEncoded e;
   ASSERT_EQ(bounded_encode(plan, x.data(), DType::kFloat32, {BoundedNorm::kFrobenius, 0.01}, &e),
             Status::kOk);
@@ -217,7 +206,7 @@ TEST(BoundedKernelTest, RowsOfZerosAmongOthersComeBackZero) {
   for (int i = 0; i < 50; ++i) x[7 * 50 + i] = 1e-30f * i, x[20 * 50 + i] = 1e30f * i;
   x[3] = -0.0f;
   BoundedPlan plan;
-  ASSERT_EQ(make_bounded_plan(40, 50, &plan), Status::kOk);
+  ASSERT_EQ(make_bounded_plan(40, 50, BoundedForm::kPacked, &plan), Status::kOk);
   const BoundedTarget target{BoundedNorm::kFrobenius, 0.001};
   BoundedEncoded e;
   ASSERT_EQ(bounded_encode(plan, x.data(), DType::kFloat32, target, &e), Status::kOk);
@@ -232,7 +221,7 @@ TEST(BoundedKernelTest, RefusesWhatItCannotKeep) {
   BoundedPlan plan;
   BoundedEncoded e;
   for (int64_t n : {100, 50000}) {
-    ASSERT_EQ(make_bounded_plan(1, n, &plan), Status::kOk);
+    ASSERT_EQ(make_bounded_plan(1, n, BoundedForm::kPacked, &plan), Status::kOk);
     for (float bad : {float(NAN), float(INFINITY), -float(INFINITY)}) {
       for_each_isa([&](Isa) {
         std::vector<float> x(n, 1.0f);
@@ -254,7 +243,7 @@ TEST(BoundedKernelTest, RefusesAnXThatIsNotTheMeasuredOne) {
   BoundedPlan plan;
   BoundedEncoded e;
   for (int64_t n : {100, 50000}) {
-    ASSERT_EQ(make_bounded_plan(1, n, &plan), Status::kOk);
+    ASSERT_EQ(make_bounded_plan(1, n, BoundedForm::kPacked, &plan), Status::kOk);
     for (float before : {1.0f, 1.5f}) {
       std::vector<float> x(n, 1.0f);
       x[n - 1] = before;
@@ -301,22 +290,25 @@ TEST(BoundedPlanTest, CutsIntoUnitsThatCoverEverything) {
   for (const Shape& shape :
        {Shape{0, 5}, Shape{5, 0}, Shape{1, 1}, Shape{9000, 1}, Shape{100, 4304}, Shape{3, 32768},
         Shape{3, 32769}, Shape{1, 100000}}) {
-    BoundedPlan plan;
-    ASSERT_EQ(make_bounded_plan(shape.rows, shape.cols, &plan), Status::kOk);
-    int64_t at = 0;
-    for (int64_t u = 0; u < plan.unit_count; ++u) {
-      const BoundedUnit unit = bounded_unit(plan, u);
-      EXPECT_EQ(unit.begin, at);
-      EXPECT_GT(unit.end, unit.begin);
-      EXPECT_EQ(unit.row_begin, unit.begin / plan.cols);
-      EXPECT_EQ(unit.row_end, (unit.end - 1) / plan.cols + 1);
-      at = unit.end;
+    for (BoundedForm form : {BoundedForm::kPacked, BoundedForm::kCoded}) {
+      BoundedPlan plan;
+      ASSERT_EQ(make_bounded_plan(shape.rows, shape.cols, form, &plan), Status::kOk);
+      int64_t at = 0;
+      for (int64_t u = 0; u < plan.unit_count; ++u) {
+        const BoundedUnit unit = bounded_unit(plan, u);
+        EXPECT_EQ(unit.begin, at);
+        EXPECT_GT(unit.end, unit.begin);
+        EXPECT_EQ(unit.row_begin, unit.begin / plan.cols);
+        EXPECT_EQ(unit.row_end, (unit.end - 1) / plan.cols + 1);
+        at = unit.end;
+      }
+      EXPECT_EQ(at, shape.rows * shape.cols);
     }
-    EXPECT_EQ(at, shape.rows * shape.cols);
   }
   BoundedPlan plan;
-  EXPECT_EQ(make_bounded_plan(-1, 4, &plan), Status::kInvalidArgument);
-  EXPECT_EQ(make_bounded_plan(int64_t{1} << 40, int64_t{1} << 40, &plan), Status::kOverflow);
+  EXPECT_EQ(make_bounded_plan(-1, 4, BoundedForm::kPacked, &plan), Status::kInvalidArgument);
+  EXPECT_EQ(make_bounded_plan(int64_t{1} << 40, int64_t{1} << 40, BoundedForm::kPacked, &plan),
+            Status::kOverflow);
 }
 
 }  // namespace

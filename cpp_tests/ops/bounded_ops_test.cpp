@@ -30,6 +30,12 @@ std::vector<at::Tensor> examples() {
           at::randn({700, 700}).to(at::kBFloat16)};
 }
 
+// Each block of 32 has a scale of its own, which widths follow and one table cannot.
+at::Tensor uneven() {
+  const at::Tensor scale = at::randint(-10, 1, {90, 4, 1}).to(at::kFloat).exp2();
+  return (at::randn({90, 4, 32}) * scale).reshape({90, 128});
+}
+
 bool equal_parts(const CompressedTensorPtr& a, const CompressedTensorPtr& b) {
   for (size_t i = 0; i < a->parts().size(); ++i) {
     if (!at::equal(a->parts()[i], b->parts()[i])) return false;
@@ -119,16 +125,51 @@ TEST(BoundedOpsTest, AutoLeavesItAsideWhereItMightMissTheBound) {
   }
 }
 
-TEST(BoundedOpsTest, HostilePartsAreRefusedOrDecodeToSomethingFinite) {
-  at::manual_seed(8);
-  const at::Tensor x = at::randn({90, 129});
+TEST(BoundedOpsTest, CodesWhereThatPays) {
+  at::manual_seed(9);
+  const auto form = [](const at::Tensor& x, Bound bound) {
+    return compress(x, "bounded", bounded_by(bound, 0.01))->payload().params[0];
+  };
+  const at::Tensor x = at::randn({300, 129});
+  EXPECT_EQ(form(x, Bound::kTensor), 2);
+  EXPECT_EQ(form(x, Bound::kRow), 3);
+  EXPECT_EQ(form(at::randn({1, 300000}), Bound::kRow), 3);
+  EXPECT_EQ(form(at::randn({20, 72}), Bound::kRow), 1) << "too small";
+  EXPECT_EQ(form(at::ones({300, 129}), Bound::kTensor), 0) << "nothing to code";
+  EXPECT_EQ(form(uneven(), Bound::kTensor), 0);
+  // One bit a value, of 8 that the outliers' width takes.
+  const at::Tensor rare = at::where(at::rand({300, 128}) < 0.05, at::full({}, 40.0), at::zeros({}));
+  const auto c = compress(rare, "bounded", bounded_by(Bound::kTensor, 0.01));
+  EXPECT_EQ(c->payload().params[0], 2);
+  EXPECT_GT(c->ratio(), 25);
+}
+
+TEST(BoundedOpsTest, RowsHaveShortStepsWhereTheseFit) {
+  at::manual_seed(10);
+  const at::Tensor x = at::randn({50, 64});
+  const auto dtype_of = [](const at::Tensor& y, Bound bound) {
+    const auto c = compress(y, "bounded", bounded_by(bound, 0.01));
+    EXPECT_LE(error_within(bound, c->error()), 0.01);
+    return c->parts()[0].scalar_type();
+  };
+  EXPECT_EQ(dtype_of(x, Bound::kRow), at::kBFloat16);
+  EXPECT_EQ(dtype_of(x, Bound::kTensor), at::kFloat);
+  EXPECT_EQ(dtype_of(x * 1e-42, Bound::kRow), at::kFloat) << "steps below bfloat16's smallest";
+  // One of 24 bits is hit exactly by a step of as many.
+  const at::Tensor signs = x.sign() * at::arange(1, 51).unsqueeze(1).mul(1.0000001);
+  EXPECT_EQ(compress(signs, "bounded", bounded_by(Bound::kRow, 0.01))->error().worst_row, 0.0);
+}
+
+void expect_hostile_parts_refused(const at::Tensor& x, int64_t form) {
   const auto c = compress(x, "bounded", bounded_by(Bound::kRow, 0.01));
+  EXPECT_EQ(c->payload().params[0], form);
   const TensorInfo info = c->info();
   const auto refuses = [&](const Payload& payload) {
     EXPECT_ANY_THROW(kBoundedCodec.check(payload, info));
   };
   kBoundedCodec.check(c->payload(), info);
-  for (const int64_t param : {int64_t{0}, int64_t{2}, int64_t{-1}}) {
+  for (const int64_t param : {0, 1, 2, 3, 4, -1}) {
+    if (param == form) continue;
     Payload payload = c->payload();
     payload.params[0] = param;
     refuses(payload);
@@ -167,6 +208,12 @@ TEST(BoundedOpsTest, HostilePartsAreRefusedOrDecodeToSomethingFinite) {
     refused += !decode(payload);
   }
   EXPECT_GT(refused, 0);
+}
+
+TEST(BoundedOpsTest, HostilePartsAreRefusedOrDecodeToSomethingFinite) {
+  at::manual_seed(8);
+  expect_hostile_parts_refused(uneven(), 1);
+  expect_hostile_parts_refused(at::randn({300, 129}), 3);
 }
 
 }  // namespace

@@ -32,11 +32,7 @@ HWY_INLINE VU32 magnitude_bits(VF32 v) {
 HWY_INLINE uint32_t largest_lane(const VU32* v) {
   VU32 top = v[0];
   for (size_t k = 1; k < kVectors; ++k) top = hn::Max(top, v[k]);
-  HWY_ALIGN uint32_t lanes[N];
-  hn::Store(top, DU32(), lanes);
-  uint32_t largest = 0;
-  for (size_t k = 0; k < N; ++k) largest = lanes[k] > largest ? lanes[k] : largest;
-  return largest;
+  return hn::GetLane(hn::MaxOfLanes(DU32(), top));
 }
 
 // 32 values and their partial sums as vectors.
@@ -68,14 +64,19 @@ HWY_INLINE Doubles widen(const Floats& f) {
   return d;
 }
 
-HWY_INLINE double total(const Doubles& d) {
-  HWY_ALIGN double lanes[kSums];
-  for (size_t k = 0; k < kVectors * kHalves; ++k) {
-    hn::Store(d.v[k], DF64(), lanes + k * hn::Lanes(DF64()));
+// By halves, so that the order of additions is the same for all lane counts. d: overwritten, for a
+// copy of vectors would wait for their stores.
+HWY_INLINE double total(Doubles* d) {
+  for (size_t half = kVectors * kHalves / 2; half > 0; half /= 2) {
+    for (size_t k = 0; k < half; ++k) d->v[k] = hn::Add(d->v[k], d->v[k + half]);
   }
-  double sum = 0;
-  for (size_t k = 0; k < kSums; ++k) sum += lanes[k];
-  return sum;
+  constexpr size_t kLanes64 = kSums / (kVectors * kHalves);
+  HWY_ALIGN double lanes[kLanes64];
+  hn::Store(d->v[0], DF64(), lanes);
+  for (size_t half = kLanes64 / 2; half > 0; half /= 2) {
+    for (size_t k = 0; k < half; ++k) lanes[k] += lanes[k + half];
+  }
+  return lanes[0];
 }
 
 // Calls body for each 32 values; the last short group comes filled up with zeros, which add nothing
@@ -107,7 +108,7 @@ void moments_run(const T* x, size_t n, BoundedMoments* moments) {
       sums.v[k] = hn::Add(sums.v[k], hn::Mul(wide.v[k], wide.v[k]));
     }
   });
-  moments->sum_squares = total(sums);
+  moments->sum_squares = total(&sums);
   moments->magnitude_bits = largest_lane(top);
 }
 
@@ -164,7 +165,7 @@ void error_run(const T* x, size_t n, const BoundedStep& step, BoundedError* erro
     if (++groups == kFlush) flush();
   });
   flush();
-  error->sum_squares = total(sums) * step.step * step.step;
+  error->sum_squares = total(&sums) * step.step * step.step;
   error->max = bits_to_float(largest_lane(top));
 }
 

@@ -34,8 +34,8 @@ struct CompressOptions {
   // For auto and bounded; 0 is bit-exact.
   double max_error = 0.01;
   Bound bound = Bound::kTensor;
-  // For auto, and for lossless: entropy-coded with kSize, else bit-packed. The operator takes what
-  // the process's configuration says.
+  // For auto, and for lossless and bounded: entropy-coded with kSize (bounded where that pays),
+  // else bit-packed. The operator takes what the process's configuration says.
   Prefer prefer = Prefer::kSize;
   // For int8 and int4: as for quantize.
   bool symmetric = true;

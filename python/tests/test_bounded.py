@@ -11,79 +11,47 @@ import pytest
 import torch
 from hypothesis import given
 
+from bounded_layout import decode, form
 from strategies import ERRORS, FLOATS, as_rows, row_error, same_bits, tensors, values
 
 BOUNDS = st.sampled_from(tuple(ERRORS))
-UNIT_VALUES, FUSED_COLUMNS = 8192, 32768
 
 
 def compress(ops, x, max_error=0.01, bound='tensor'):
     return ops.compress(x, 'bounded', max_error=max_error, bound=bound)
 
 
-def units(rows, columns):
-    """Flat ranges of the units of a matrix."""
-    if columns > FUSED_COLUMNS:
-        return [(r * columns + c, r * columns + min(c + UNIT_VALUES, columns))
-                for r in range(rows) for c in range(0, columns, UNIT_VALUES)]
-    together = max(1, UNIT_VALUES // max(1, columns)) * columns
-    return [(i, min(i + together, rows * columns)) for i in range(0, rows * columns, together or 1)]
-
-
-def unpack_block(header, payload):
-    """The 32 integers of one block, and the bytes of its payload."""
-    width, kind = header & 63, header >> 6
-    assert width <= 32
-    base = [0, 1 - 2**width, -(2**width >> 1), 0][kind]
-    start = 0
-    if kind == 3:
-        base, start = int.from_bytes(payload[:4], 'little', signed=True), 4
-    planes = [int.from_bytes(payload[start + 4 * b:start + 4 * b + 4], 'little') for b in range(width)]
-    integers = [base + sum((plane >> i & 1) << b for b, plane in enumerate(planes)) for i in range(32)]
-    return integers, start + 4 * width
-
-
-def decode(parts, x, bound):
-    """What the layout in kernels/bounded/bounded.h says that the parts stand for."""
-    step, sizes, packed = parts
-    matrix = x.reshape(0, 0) if not x.numel() else as_rows(x) if bound == 'row' else x.reshape(1, -1)
-    rows, columns = matrix.shape
-    assert step.dtype == torch.float32 and tuple(step.shape) == (rows,)
-    assert sizes.dtype == torch.int32 and packed.dtype == torch.uint8
-    assert int(sizes.sum()) == packed.numel()
-    data, integers, at = bytes(packed.tolist()), [], 0
-    ranges = units(rows, columns)
-    assert len(ranges) == sizes.numel()
-    for (begin, end), size in zip(ranges, sizes.tolist()):
-        unit, blocks = data[at:at + size], math.ceil((end - begin) / 32)
-        assert unit[0] == 0, 'the mode of packed widths'
-        payload, here = unit[1 + blocks:], []
-        for header in unit[1:1 + blocks]:
-            block, used = unpack_block(header, payload)
-            here += block
-            payload = payload[used:]
-        assert not payload, 'bytes after the last block'
-        integers += here[:end - begin]
-        at += size
-    q = torch.tensor(integers, dtype=torch.int64).reshape(rows, columns)
-    y = q.to(torch.float32) * step.reshape(rows, 1)
-    limit = torch.finfo(x.dtype).max
-    return y.clamp(-limit, limit).to(x.dtype).reshape(x.shape)
-
-
 @given(tensors(), BOUNDS, st.sampled_from((1e-6, 1e-3, 0.01, 0.3)))
 def test_the_layout_decodes_to_what_comes_back(ops, x, bound, max_error):
     c = compress(ops, x, max_error, bound)
-    assert same_bits(ops.decompress(c), decode(c.parts(), x, bound))
+    assert same_bits(ops.decompress(c), decode(ops, c, x))
 
 
-@pytest.mark.parametrize('shape', [(1, 40000), (2, 33000), (300, 129), (9000, 1)], ids=str)
+@pytest.mark.parametrize('shape', [(1, 40000), (2, 33000), (300, 129), (40000, 1)], ids=str)
 @pytest.mark.parametrize('bound', tuple(ERRORS))
 def test_the_layout_of_several_units(ops, shape, bound):
     x = values('normal', shape, torch.float32)
-    c = compress(ops, x, 0.05, bound)
-    assert c.parts()[1].numel() > 1 or (shape == (9000, 1) and bound != 'row')
-    assert same_bits(ops.decompress(c), decode(c.parts(), x, bound))
+    # Blocks of their own scale, which packed widths follow and one table of codes cannot.
+    scales = torch.exp2(torch.arange(x.numel()) // 32 * 7 % 17)
+    for uneven in (False, True):
+        x = (x.reshape(-1) * scales).reshape(shape) if uneven else x
+        c = compress(ops, x, 0.003, bound)
+        assert c.parts()[1].numel() > 1
+        if bound != 'row':
+            assert form(ops, c) == (0 if uneven else 2)
+        assert same_bits(ops.decompress(c), decode(ops, c, x))
+
+
+@pytest.mark.parametrize('dtype', FLOATS, ids=str)
+@pytest.mark.parametrize(('kind', 'shape'), [('normal', (33, 72)), ('outliers', (9000,)), ('sparse', (400, 129)),
+                                             ('integers', (2, 40000))], ids=str)
+@pytest.mark.parametrize('bound', tuple(ERRORS))
+def test_the_layout_of_coded_units(ops, kind, shape, dtype, bound):
+    x = values(kind, shape, dtype)
+    for max_error in (0.05, 0.003):
+        c = compress(ops, x, max_error, bound)
+        assert form(ops, c) & 2 or (kind, bound) == ('outliers', 'element'), 'coded'
+        assert same_bits(ops.decompress(c), decode(ops, c, x))
 
 
 @given(tensors(kinds=('normal', 'positive', 'outliers', 'sparse', 'mean')), BOUNDS,
@@ -116,12 +84,14 @@ def test_one_loud_row_does_not_drown_the_others(ops, dtype):
     assert not by_row[9].any() and not by_tensor[9].any()
 
 
-@pytest.mark.parametrize(('max_error', 'bits'), [(0.1, 4.8), (0.01, 8.1), (0.001, 11.4)])
-def test_normal_values_take_a_bit_more_than_their_entropy(ops, max_error, bits):
-    # Entropy of the integers: log2(1 / step) + 2.05 with step = sqrt(12) max_error: 3.6, 6.9, 10.2.
+@pytest.mark.parametrize('max_error', [0.1, 0.01, 0.001])
+def test_normal_values_take_little_more_than_their_entropy(ops, max_error):
+    # Of the integers, with step = sqrt(12) max_error: 3.6, 6.9 and 10.2 bits.
+    entropy = 0.5 * math.log2(2 * math.pi * math.e / 12) - math.log2(max_error)
     x = values('normal', (256, 1024), torch.float32)
     for bound in ('tensor', 'row'):
-        assert 8 * compress(ops, x, max_error, bound).nbytes() / x.numel() <= bits
+        bits = 8 * compress(ops, x, max_error, bound).nbytes() / x.numel()
+        assert entropy - 0.02 <= bits <= entropy + 0.12
 
 
 def test_what_is_all_alike_takes_next_to_nothing(ops):
