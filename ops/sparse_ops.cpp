@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <memory>
+#include <utility>
 
 #include "ops/base/check.h"
 #include "ops/base/parallel.h"
@@ -17,7 +18,8 @@ namespace {
 
 // Gathers units into COO in one pass over x, although where a unit's entries go is known only when
 // the units before it are gathered: threads take units in order, gather each into a scratch of
-// their own, wait for their turn to be told a place, and copy the entries there.
+// their own, wait for their turn to be told a place, and copy the entries there while they gather
+// the next.
 class CooWriter {
  public:
   // Room for `capacity` entries.
@@ -48,9 +50,13 @@ class CooWriter {
 
  private:
   void work(const SparseRule& rule, Turns* turns) {
-    const auto scratch = std::make_unique<SparseScratch>();
-    for (int64_t unit; (unit = turns->take()) < plan_.unit_count;) {
-      sparse_gather_cpu(plan_, rule, x_, unit, false, scratch.get());
+    // Not make_unique, which would fill what a small tensor leaves untouched.
+    const std::unique_ptr<SparseScratch[]> scratches(new SparseScratch[2]);
+    SparseScratch *scratch = &scratches[0], *other = &scratches[1];
+    SparsePlacing placing;  // of the unit before, which is in `other`
+    for (int64_t unit; (unit = turns->take()) < plan_.unit_count; std::swap(scratch, other)) {
+      sparse_gather_and_place_cpu(plan_, rule, x_, unit, placing, indices_.data(), values_.data(),
+                                  scratch);
       if (sparse_refuses(plan_, rule, *scratch)) refused_ = true;
       turns->wait(unit);
       const int64_t begin = end_;
@@ -62,9 +68,9 @@ class CooWriter {
         turns->stop();
       }
       turns->pass(unit);
-      if (!fits || overflowed_) continue;
-      sparse_place_cpu(plan_, *scratch, unit, begin, indices_.data(), values_.data());
+      placing = fits && !overflowed_ ? SparsePlacing{scratch, unit, begin} : SparsePlacing{};
     }
+    sparse_place_cpu(plan_, placing, indices_.data(), values_.data());
   }
 
   const SparsePlan& plan_;

@@ -83,8 +83,30 @@ Coo gather(const SparsePlan& plan, const SparseRule& rule, const void* x) {
   for (int64_t u = plan.unit_count; u-- > 0;) {
     sparse_gather_cpu(plan, rule, x, u, false, scratch.get());
     EXPECT_EQ(scratch->count, offsets[u + 1] - offsets[u]);
-    sparse_place_cpu(plan, *scratch, u, offsets[u], coo.indices.data(), coo.values.data());
+    sparse_place_cpu(plan, {scratch.get(), u, offsets[u]}, coo.indices.data(), coo.values.data());
   }
+  EXPECT_EQ(coo.indices.back(), -1);
+  EXPECT_EQ(coo.values.back(), 0xee);
+  coo.indices.pop_back();
+  coo.values.pop_back();
+  return coo;
+}
+
+// Likewise, each unit placed while the next one is gathered.
+Coo gather_and_place(const SparsePlan& plan, const SparseRule& rule, const void* x) {
+  const auto offsets = offsets_of(plan, rule, x);
+  Coo coo;
+  coo.indices.assign(offsets.back() + 1, -1);
+  coo.values.assign(offsets.back() * plan.element_bytes + 1, 0xee);
+  const auto scratches = std::make_unique<SparseScratch[]>(2);
+  SparsePlacing placing;
+  for (int64_t u = plan.unit_count; u-- > 0;) {
+    SparseScratch* const scratch = &scratches[u % 2];
+    sparse_gather_and_place_cpu(plan, rule, x, u, placing, coo.indices.data(), coo.values.data(),
+                                scratch);
+    placing = {scratch, u, offsets[u]};
+  }
+  sparse_place_cpu(plan, placing, coo.indices.data(), coo.values.data());
   EXPECT_EQ(coo.indices.back(), -1);
   EXPECT_EQ(coo.values.back(), 0xee);
   coo.indices.pop_back();
@@ -122,6 +144,9 @@ TEST(SparseKernelTest, StoresWhatTheContractSays) {
           for (size_t k = 0; k < expected.size(); ++k) {
             ASSERT_EQ(bits_of(coo.values, plan.dtype, k), bits_of(x, plan.dtype, expected[k]));
           }
+          const Coo interleaved = gather_and_place(plan, rule, x.data());
+          ASSERT_EQ(interleaved.indices, coo.indices);
+          ASSERT_EQ(interleaved.values, coo.values);
         });
       }
     }
@@ -240,6 +265,9 @@ TEST(SparseKernelTest, StreamsLargeTensorsAtAnyAddress) {
     const SparseRule rule = sparse_nonzero_rule(dtype, false);
     for_each_isa([&](Isa) {
       const Coo coo = gather(plan, rule, x.data());
+      const Coo interleaved = gather_and_place(plan, rule, x.data());
+      ASSERT_EQ(interleaved.indices, coo.indices);
+      ASSERT_EQ(interleaved.values, coo.values);
       for (int64_t shift : {0, 3}) {
         std::vector<uint8_t> y(x.size() + 64, 0xcc);
         uint8_t* start = y.data() + shift * plan.element_bytes;

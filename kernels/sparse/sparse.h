@@ -124,10 +124,23 @@ inline bool sparse_refuses(const SparsePlan& plan, const SparseRule& rule,
 void sparse_gather_cpu(const SparsePlan& plan, const SparseRule& rule, const void* x, int64_t unit,
                        bool as_bits, SparseScratch* scratch) noexcept;
 
-// Writes a unit gathered with positions as entries [offset, offset + scratch.count) of indices
+// A unit gathered with positions that becomes entries [offset, offset + scratch->count) of indices
 // (int64 where sparse_wide_indices(plan.numel), else int32) and values.
-void sparse_place_cpu(const SparsePlan& plan, const SparseScratch& scratch, int64_t unit,
-                      int64_t offset, void* indices, void* values) noexcept;
+struct SparsePlacing {
+  const SparseScratch* scratch = nullptr;  // nullptr: nothing to place
+  int64_t unit = 0;
+  int64_t offset = 0;
+};
+
+void sparse_place_cpu(const SparsePlan& plan, const SparsePlacing& placing, void* indices,
+                      void* values) noexcept;
+
+// sparse_gather_cpu of a unit (with positions) and sparse_place_cpu of another one that was
+// gathered into another scratch, by turns, some cache lines at a time: the one reads memory while
+// the other writes it.
+void sparse_gather_and_place_cpu(const SparsePlan& plan, const SparseRule& rule, const void* x,
+                                 int64_t unit, const SparsePlacing& placing, void* indices,
+                                 void* values, SparseScratch* scratch) noexcept;
 
 // Decodes units of y (plan.numel elements) from nnz COO entries; zero where there is none.
 // REQUIRES: nnz <= plan.numel. Any bytes are safe as indices: kCorrupt where they are not strictly

@@ -16,9 +16,14 @@ const char* unit_of(const SparsePlan& plan, const void* x, int64_t unit) {
 }
 
 uint32_t bits_at(const SparsePlan& plan, const void* values, int64_t i) {
-  uint32_t bits = 0;
-  std::memcpy(&bits, static_cast<const char*>(values) + i * plan.element_bytes,
-              static_cast<size_t>(plan.element_bytes));
+  const char* const at = static_cast<const char*>(values) + i * plan.element_bytes;
+  if (plan.element_bytes == 4) {
+    uint32_t bits;
+    std::memcpy(&bits, at, 4);
+    return bits;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, at, 2);
   return bits;
 }
 
@@ -51,6 +56,102 @@ void bits_of_positions(SparseScratch* scratch) {
     scratch->bits[position / 8] |= static_cast<uint8_t>(1u << (position % 8));
   }
 }
+
+// Gathers a unit piece by piece, and calls after_piece(elements done, of how many) after each.
+template <class AfterPiece>
+void gather(const SparsePlan& plan, const SparseRule& rule, const void* x, int64_t unit,
+            bool as_bits, SparseScratch* scratch, AfterPiece after_piece) {
+  constexpr int64_t kPiece = 1024;
+  const auto run = QVLMEM_SIMD_PICK(sparse_gather_run);
+  const char* const from = unit_of(plan, x, unit);
+  const int64_t n = sparse_unit_numel(plan, unit);
+  const int64_t ties = before_boundary(plan, rule, unit);
+  const bool split = ties > 0 && ties < n;  // at most one unit
+  const uint32_t cut = ties > 0 ? rule.cut - 1 : rule.cut;
+  scratch->count = 0;
+  scratch->largest_key = 0;
+  for (int64_t begin = 0; begin < n; begin += kPiece) {
+    const int64_t end = std::min(begin + kPiece, n);
+    scratch->count += static_cast<int64_t>(run(
+        from + begin * plan.element_bytes, plan.element_bytes, static_cast<size_t>(end - begin),
+        rule.key_mask, cut, static_cast<size_t>(begin),
+        scratch->values + scratch->count * plan.element_bytes, scratch->positions + scratch->count,
+        as_bits && !split ? scratch->bits + begin / 8 : nullptr, &scratch->largest_key));
+    after_piece(end, n);
+  }
+  if (split) {
+    drop_late_ties(plan, rule, unit, scratch);
+    if (as_bits) bits_of_positions(scratch);
+  }
+}
+
+// Writes a gathered unit to its place, bit by bit.
+class Placer {
+ public:
+  Placer(const SparsePlan& plan, const SparsePlacing& placing, void* indices, void* values)
+      : scratch_(*placing.scratch),
+        base_(placing.unit * kSparseUnit),
+        wide_(sparse_wide_indices(plan.numel)),
+        stream_(sparse_streams(plan)),
+        element_bytes_(plan.element_bytes),
+        indices_(static_cast<char*>(indices) + placing.offset * index_bytes()),
+        values_(static_cast<char*>(values) + placing.offset * element_bytes_) {}
+
+  // The first `count` entries, but for a cache line that more are to come to.
+  void advance(int64_t count) {
+    place_indices(whole_lines(indices_, count, index_bytes()));
+    place_values(whole_lines(values_, count, element_bytes_));
+  }
+
+  void finish() {
+    place_indices(scratch_.count);
+    place_values(scratch_.count);
+  }
+
+ private:
+  int64_t index_bytes() const { return wide_ ? 8 : 4; }
+
+  // The most entries, up to `count`, that end where a cache line does.
+  static int64_t whole_lines(const char* out, int64_t count, int64_t entry_bytes) {
+    const uintptr_t beyond = reinterpret_cast<uintptr_t>(out + count * entry_bytes) % 64;
+    return count - static_cast<int64_t>(beyond) / entry_bytes;
+  }
+
+  void place_indices(int64_t end) {
+    const int64_t begin = index_end_;
+    if (end <= begin) return;
+    if (wide_) {
+      int64_t* out = reinterpret_cast<int64_t*>(indices_);
+      for (int64_t k = begin; k < end; ++k) out[k] = base_ + scratch_.positions[k];
+    } else {
+      place_(scratch_.positions + begin, static_cast<size_t>(end - begin),
+             static_cast<int32_t>(base_), stream_, reinterpret_cast<int32_t*>(indices_) + begin);
+    }
+    index_end_ = end;
+  }
+
+  void place_values(int64_t end) {
+    if (end <= value_end_) return;
+    const int64_t begin = value_end_ * element_bytes_;
+    const size_t bytes = static_cast<size_t>(end * element_bytes_ - begin);
+    if (stream_) {
+      stream_copy_(scratch_.values + begin, bytes, values_ + begin);
+    } else {
+      std::memcpy(values_ + begin, scratch_.values + begin, bytes);
+    }
+    value_end_ = end;
+  }
+
+  const SparseScratch& scratch_;
+  const int64_t base_;
+  const bool wide_, stream_;
+  const int64_t element_bytes_;
+  char* const indices_;
+  char* const values_;
+  int64_t index_end_ = 0, value_end_ = 0;
+  decltype(&portable::sparse_place_run) place_ = QVLMEM_SIMD_PICK(sparse_place_run);
+  decltype(&portable::sparse_stream_copy) stream_copy_ = QVLMEM_SIMD_PICK(sparse_stream_copy);
+};
 
 template <class Index>
 Status densify(const SparsePlan& plan, const Index* indices, const void* values, int64_t nnz,
@@ -111,18 +212,26 @@ bool sparse_sample_cpu(const SparsePlan& plan, const void* x, int64_t rank, uint
   const uint32_t mask = sparse_magnitude_mask(plan.dtype);
   const int64_t groups = ceil_div(plan.numel, kRun);
   const int64_t runs = std::min(groups, kSparseSample / kRun);
-  int64_t n = 0;
+  int64_t n = 0, zeros = 0;
   for (int64_t run = 0; run < runs; ++run) {
     // Evenly spaced, without a product that could overflow.
     const int64_t group = run * (groups / runs) + run * (groups % runs) / runs;
     const int64_t end = std::min((group + 1) * kRun, plan.numel);
-    for (int64_t i = group * kRun; i < end; ++i) keys[n++] = bits_at(plan, x, i) & mask;
+    for (int64_t i = group * kRun; i < end; ++i) {
+      const uint32_t key = bits_at(plan, x, i) & mask;
+      keys[n++] = key;
+      zeros += key == 0;
+    }
   }
   const double share = static_cast<double>(rank) / static_cast<double>(plan.numel);
   const int64_t place = std::clamp<int64_t>(std::llround(share * static_cast<double>(n)), 1, n);
   // Four standard deviations of the sampled rank to either side.
   const int64_t margin =
       n == plan.numel ? 0 : 1 + std::llround(4 * std::sqrt(n * share * (1 - share)));
+  if (place + margin <= zeros) {  // what follows would come to the same, but take longer
+    *range = sparse_key_range(1, 1);
+    return true;
+  }
   uint32_t* const middle = keys + place - 1;
   std::nth_element(keys, middle, keys + n);
   // Zeros stay below the range: they may be most of the tensor, and whoever searches knows already
@@ -171,40 +280,22 @@ int64_t sparse_boundary_cpu(const SparsePlan& plan, const void* x, int64_t unit,
 
 void sparse_gather_cpu(const SparsePlan& plan, const SparseRule& rule, const void* x, int64_t unit,
                        bool as_bits, SparseScratch* scratch) noexcept {
-  const auto gather = QVLMEM_SIMD_PICK(sparse_gather_run);
-  const int64_t n = sparse_unit_numel(plan, unit);
-  const int64_t ties = before_boundary(plan, rule, unit);
-  const bool split = ties > 0 && ties < n;  // at most one unit
-  const uint32_t cut = ties > 0 ? rule.cut - 1 : rule.cut;
-  scratch->count = static_cast<int64_t>(
-      gather(unit_of(plan, x, unit), plan.element_bytes, static_cast<size_t>(n), rule.key_mask, cut,
-             scratch->values, scratch->positions, as_bits && !split ? scratch->bits : nullptr,
-             &scratch->largest_key));
-  if (split) {
-    drop_late_ties(plan, rule, unit, scratch);
-    if (as_bits) bits_of_positions(scratch);
-  }
+  gather(plan, rule, x, unit, as_bits, scratch, [](int64_t, int64_t) {});
 }
 
-void sparse_place_cpu(const SparsePlan& plan, const SparseScratch& scratch, int64_t unit,
-                      int64_t offset, void* indices, void* values) noexcept {
-  const bool stream = sparse_streams(plan);
-  const int64_t base = unit * kSparseUnit;
-  if (sparse_wide_indices(plan.numel)) {
-    int64_t* out = static_cast<int64_t*>(indices) + offset;
-    for (int64_t k = 0; k < scratch.count; ++k) out[k] = base + scratch.positions[k];
-  } else {
-    QVLMEM_SIMD_PICK(sparse_place_run)
-    (scratch.positions, static_cast<size_t>(scratch.count), static_cast<int32_t>(base), stream,
-     static_cast<int32_t*>(indices) + offset);
-  }
-  char* out = static_cast<char*>(values) + offset * plan.element_bytes;
-  const size_t bytes = static_cast<size_t>(scratch.count * plan.element_bytes);
-  if (stream) {
-    QVLMEM_SIMD_PICK(sparse_stream_copy)(scratch.values, bytes, out);
-  } else {
-    std::memcpy(out, scratch.values, bytes);
-  }
+void sparse_place_cpu(const SparsePlan& plan, const SparsePlacing& placing, void* indices,
+                      void* values) noexcept {
+  if (placing.scratch != nullptr) Placer(plan, placing, indices, values).finish();
+}
+
+void sparse_gather_and_place_cpu(const SparsePlan& plan, const SparseRule& rule, const void* x,
+                                 int64_t unit, const SparsePlacing& placing, void* indices,
+                                 void* values, SparseScratch* scratch) noexcept {
+  if (placing.scratch == nullptr) return sparse_gather_cpu(plan, rule, x, unit, false, scratch);
+  Placer placer(plan, placing, indices, values);
+  gather(plan, rule, x, unit, false, scratch,
+         [&](int64_t done, int64_t n) { placer.advance(placing.scratch->count * done / n); });
+  placer.finish();
 }
 
 Status sparse_densify_cpu(const SparsePlan& plan, const int32_t* indices, const void* values,

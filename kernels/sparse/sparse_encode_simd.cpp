@@ -46,7 +46,7 @@ class Compressor {
   HWY_INLINE explicit Compressor(hn::Mask<DU32> keep) {
 #if HWY_TARGET == HWY_AVX2
     bits_ = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(keep.raw)));
-    order_ = hn::IndicesFromVec(DEight(), lane_order(kLaneTables.gather[bits_]));
+    order_ = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kLaneTables.gather[bits_]));
 #else
     keep_ = keep.raw;
     bits_ = static_cast<uint32_t>(keep.raw);
@@ -55,7 +55,7 @@ class Compressor {
 
   HWY_INLINE VU32 apply(VU32 v) const {
 #if HWY_TARGET == HWY_AVX2
-    return hn::TableLookupLanes(v, order_);
+    return VU32{_mm256_permutevar8x32_epi32(v.raw, _mm256_cvtepu8_epi32(order_))};
 #else
     return VU32{_mm512_maskz_compress_epi32(keep_, v.raw)};
 #endif
@@ -63,16 +63,13 @@ class Compressor {
 
   HWY_INLINE size_t count() const { return hwy::PopCount(static_cast<uint64_t>(bits_)); }
 
-  // base + the numbers of the mask's lanes.
-  HWY_INLINE void store_positions(hn::Vec<DU16Half> base, uint16_t* positions) const {
+  // The numbers of the mask's lanes.
+  HWY_INLINE hn::Vec<DU16Half> lanes() const {
 #if HWY_TARGET == HWY_AVX2
-    const __m128i order =
-        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kLaneTables.gather[bits_]));
-    const hn::Vec<DU16Half> lanes{_mm_cvtepu8_epi16(order)};
+    return hn::Vec<DU16Half>{_mm_cvtepu8_epi16(order_)};
 #else
-    const auto lanes = hn::TruncateTo(DU16Half(), apply(hn::Iota(DU32(), 0)));
+    return hn::TruncateTo(DU16Half(), apply(hn::Iota(DU32(), 0)));
 #endif
-    hn::StoreU(hn::Add(lanes, base), DU16Half(), positions);
   }
 
   HWY_INLINE void store_bits(uint8_t* bits) const { memcpy(bits, &bits_, N / 8); }
@@ -80,7 +77,7 @@ class Compressor {
  private:
   uint32_t bits_;
 #if HWY_TARGET == HWY_AVX2
-  decltype(hn::IndicesFromVec(DEight(), hn::Vec<DEight>())) order_;
+  __m128i order_;
 #else
   __mmask16 keep_;
 #endif
@@ -154,36 +151,47 @@ void histogram_run(const T* x, size_t n, uint32_t key_mask, SparseKeyRange range
 // ---- Gathering ----
 
 template <bool kBits, class T>
-size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, T* values,
+size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_t first, T* values,
                   uint16_t* positions, uint8_t* bits, uint32_t* largest_key) {
   size_t i = 0, count = 0;
-  uint32_t largest = 0;
+  uint32_t largest = *largest_key;
 #if HWY_TARGET != HWY_SCALAR
   const DU32 du;
   const VU32 mask = hn::Set(du, key_mask), vcut = hn::Set(du, cut);
   VU32 top = hn::Zero(du);
   const DU16Half d16;
-  auto position = hn::Zero(d16);
+  auto position = hn::Set(d16, static_cast<uint16_t>(first));
   const auto step = hn::Set(d16, static_cast<uint16_t>(N));
   // Stores whose place depends on the data keep the hardware from looking far ahead by itself.
-  constexpr size_t kLine = 64 / sizeof(T), kAhead = 256 * kLine;
-  for (; i + kLine <= n; i += kLine) {
-    hwy::Prefetch(x + i + kAhead);
-    for (size_t k = i; k < i + kLine; k += N) {
-      const VU32 v = load_bits(x + k);
+  constexpr size_t kAhead = size_t{1} << 14;  // bytes
+  // Short vectors: stores of one kind follow one another, as they mostly go to one cache line. One
+  // to another line than the store before takes longer.
+  constexpr size_t kVectors = HWY_TARGET == HWY_AVX2 ? 4 : 64 / sizeof(T) / N, kStep = kVectors * N;
+  for (; i + kStep <= n; i += kStep) {
+    const uint8_t* const ahead = reinterpret_cast<const uint8_t*>(x + i) + kAhead;
+    for (size_t b = 0; b < kStep * sizeof(T); b += 64) hwy::Prefetch(ahead + b);
+    VU32 kept[kVectors];
+    hn::Vec<DU16Half> where[kVectors];
+    size_t place[kVectors];
+    for (size_t k = 0; k < kVectors; ++k) {
+      const VU32 v = load_bits(x + i + k * N);
       const VU32 key = hn::And(v, mask);
       const Compressor keep(hn::Gt(key, vcut));
       top = hn::Max(top, key);
-      // In registers, then a whole store: compressing into memory is microcoded on AMD's Zen 4.
-      store_bits<false>(keep.apply(v), values + count);
+      kept[k] = keep.apply(v);
       if (kBits) {
-        keep.store_bits(bits + k / 8);
+        keep.store_bits(bits + (i + k * N) / 8);
       } else {
-        keep.store_positions(position, positions + count);
+        where[k] = hn::Add(keep.lanes(), position);
         position = hn::Add(position, step);
       }
+      place[k] = count;
       count += keep.count();
     }
+    // In registers, then a whole store: compressing into memory is microcoded on AMD's Zen 4.
+    for (size_t k = 0; k < kVectors; ++k) store_bits<false>(kept[k], values + place[k]);
+    if (kBits) continue;
+    for (size_t k = 0; k < kVectors; ++k) hn::StoreU(where[k], d16, positions + place[k]);
   }
   HWY_ALIGN uint32_t lanes[N];
   hn::Store(top, du, lanes);
@@ -198,7 +206,7 @@ size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, T* valu
       byte = (i % 8 == 0 ? 0 : byte) | static_cast<uint32_t>(keep) << (i % 8);
       bits[i / 8] = static_cast<uint8_t>(byte);
     } else {
-      positions[count] = static_cast<uint16_t>(i);
+      positions[count] = static_cast<uint16_t>(first + i);
     }
     count += keep;
   }
@@ -207,11 +215,11 @@ size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, T* valu
 }
 
 template <class T>
-size_t gather_typed(const T* x, size_t n, uint32_t key_mask, uint32_t cut, T* values,
+size_t gather_typed(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_t first, T* values,
                     uint16_t* positions, uint8_t* bits, uint32_t* largest_key) {
   return bits != nullptr
-             ? gather_run<true>(x, n, key_mask, cut, values, positions, bits, largest_key)
-             : gather_run<false>(x, n, key_mask, cut, values, positions, bits, largest_key);
+             ? gather_run<true>(x, n, key_mask, cut, first, values, positions, bits, largest_key)
+             : gather_run<false>(x, n, key_mask, cut, first, values, positions, bits, largest_key);
 }
 
 }  // namespace
@@ -234,13 +242,13 @@ void sparse_histogram_run(const void* x, int64_t element_bytes, size_t n, uint32
 }
 
 size_t sparse_gather_run(const void* x, int64_t element_bytes, size_t n, uint32_t key_mask,
-                         uint32_t cut, void* values, uint16_t* positions, uint8_t* bits,
-                         uint32_t* largest_key) {
+                         uint32_t cut, size_t first, void* values, uint16_t* positions,
+                         uint8_t* bits, uint32_t* largest_key) {
   if (element_bytes == 2) {
-    return gather_typed(static_cast<const uint16_t*>(x), n, key_mask, cut,
+    return gather_typed(static_cast<const uint16_t*>(x), n, key_mask, cut, first,
                         static_cast<uint16_t*>(values), positions, bits, largest_key);
   }
-  return gather_typed(static_cast<const uint32_t*>(x), n, key_mask, cut,
+  return gather_typed(static_cast<const uint32_t*>(x), n, key_mask, cut, first,
                       static_cast<uint32_t*>(values), positions, bits, largest_key);
 }
 

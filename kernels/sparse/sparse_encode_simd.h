@@ -25,12 +25,12 @@ QVLMEM_SIMD_DECLARE(
     void sparse_histogram_run(const void* x, int64_t element_bytes, size_t n, uint32_t key_mask,
                               SparseKeyRange range, SparseRunHistogram* histogram);
     // Gathers the elements whose key is above cut: their values and either (bits is null) their
-    // positions 0..n - 1 or a bit for each of the n elements, the last byte padded with 0. Returns
-    // how many; *largest_key is that of all. Vector stores run up to 64 bytes beyond. REQUIRES:
-    // n <= 65536.
+    // positions first..first + n - 1 or a bit for each of the n elements, the last byte padded with
+    // 0. Returns how many; raises *largest_key to that of all. Vector stores run up to 64 bytes
+    // beyond. REQUIRES: first + n <= 65536.
     size_t sparse_gather_run(const void* x, int64_t element_bytes, size_t n, uint32_t key_mask,
-                             uint32_t cut, void* values, uint16_t* positions, uint8_t* bits,
-                             uint32_t* largest_key);
+                             uint32_t cut, size_t first, void* values, uint16_t* positions,
+                             uint8_t* bits, uint32_t* largest_key);
     // indices[i] = base + positions[i].
     void sparse_place_run(const uint16_t* positions, size_t n, int32_t base, bool stream,
                           int32_t* indices);
