@@ -78,6 +78,9 @@ install_system() {
   elif may_be_root; then
     say "installing them from Debian's packages"
     unlocked apt_install "${missing[@]}" >&2 || say "apt-get failed"
+    if ! command -v valgrind >/dev/null; then
+      unlocked apt_install valgrind >&2 || say "no valgrind: tools/instructions goes without, nothing else needs it"
+    fi
   else
     unpack_into_deps "${missing[@]}"
   fi
