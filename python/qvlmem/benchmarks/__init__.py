@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `python -m qvlmem bench` measures: codecs beside a copy, beside PyTorch and beside other packages.
+
+    cases        the table of codecs, with what each states and the goals set for it
+    rivals       what a PyTorch user would type instead
+    peers        what other packages do; a program of its own, in an environment of its own
+    contestant   what all of these are to the stopwatch
+    rounds       interleaved repeats, and the figures made of them
+    worker       the process that measures, under one condition
+"""
