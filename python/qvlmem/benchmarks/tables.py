@@ -51,11 +51,14 @@ def machine_lines(report):
     return lines + report['notes']
 
 
-def markdown(report):
-    """The machine and every table, as Markdown."""
-    blocks = ['\n'.join(f'- {line}' for line in machine_lines(report))]
+def markdown(report, picture=None):
+    """A page of Markdown: the machine, the picture, and every table."""
+    blocks = ['# Figures of the benchmarks', 'Printed by `python -m qvlmem bench --markdown`; benchmarks.md says how to '
+              'read them.', '\n'.join(f'- {line}' for line in machine_lines(report))]
+    if picture:
+        blocks.append(f'![Speed of each case beside its limit]({picture.name})')
     for title, rows in grouped(report['rows']):
         lines = [[name.replace('\n', ' ') for name in COLUMNS], ['---'] * len(COLUMNS), *map(cells, rows)]
-        blocks.append(f'**{title}**\n\n' + '\n'.join(
+        blocks.append(f'## {title}\n\n' + '\n'.join(
             '| ' + ' | '.join(cell.replace('\n', '<br>') for cell in line) + ' |' for line in lines))
     return '\n\n'.join(blocks)

@@ -89,7 +89,7 @@ def add_arguments(parser):
                         help='draw the largest size against the limit, as .svg or .png')
     output = parser.add_mutually_exclusive_group()
     output.add_argument('--json', action='store_true', help='print one JSON document and no table')
-    output.add_argument('--markdown', action='store_true', help='print Markdown tables')
+    output.add_argument('--markdown', action='store_true', help='print a page of Markdown with the tables')
 
 
 def main(options, parser):
@@ -101,7 +101,7 @@ def main(options, parser):
     if options.json:
         terminal.print_json(report)
     elif options.markdown:
-        print(tables.markdown(report))
+        print(tables.markdown(report, options.picture))
     else:
         print_report(report, terminal.output_console(width_of_files=160))
     if options.picture:
