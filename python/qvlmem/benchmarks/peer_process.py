@@ -2,6 +2,7 @@
 """The process that runs the peers, as the one that measures sees it."""
 
 import json
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -21,9 +22,11 @@ class PeerProcess:
 
     def __init__(self, folder):
         script = pathlib.Path(__file__).with_name('peers.py')
-        self._process = subprocess.Popen([folder / 'bin' / 'python', script], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self._values = tempfile.NamedTemporaryFile()
+        self._values, self._errors = tempfile.NamedTemporaryFile(), tempfile.TemporaryFile()
+        # It finds what lies beside it, whatever this process was told of where to look.
+        environment = os.environ | {'PYTHONPATH': str(script.parent)}
+        self._process = subprocess.Popen([folder / 'bin' / 'python', script], stdin=subprocess.PIPE, text=True,
+                                         stdout=subprocess.PIPE, stderr=self._errors, env=environment)
         description = self._ask(do='describe')
         self.names, self.missing = description['names'], description['missing']
 
@@ -35,6 +38,7 @@ class PeerProcess:
         self._process.kill()
         self._process.wait()
         self._values.close()
+        self._errors.close()
 
     def _ask(self, **request):
         try:
@@ -42,7 +46,9 @@ class PeerProcess:
             answer = json.loads(self._process.stdout.readline())
         except (BrokenPipeError, ValueError):
             self.names = {}
-            raise PeerFailed(f'the process ended at {request}') from None
+            self._errors.seek(0)
+            last = self._errors.read().decode(errors='replace').strip().rpartition('\n')[2]
+            raise PeerFailed(f"the process ended at {request['do']}: {last}") from None
         if 'failed' in answer:
             raise PeerFailed(answer['failed'])
         return answer

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from qvlmem.benchmarks.tables import size_text
+from qvlmem.benchmarks.figure_tables import size_text
 
 COLOURS = {'encode': '#0072b2', 'decode': '#e69f00'}  # Okabe and Ito's, which the colour-blind can tell apart
 NAMES = {'encode': 'in', 'decode': 'out'}

@@ -14,7 +14,7 @@ import re
 
 import torch
 
-from qvlmem.benchmarks import conditions, tables, worker
+from qvlmem.benchmarks import conditions, figure_tables, worker
 from qvlmem.commands import CommandError, doctor, terminal
 
 SUMMARY = 'how fast the codecs are, beside a copy and others'
@@ -101,7 +101,7 @@ def main(options, parser):
     if options.json:
         terminal.print_json(report)
     elif options.markdown:
-        print(tables.markdown(report, options.picture))
+        print(figure_tables.markdown(report, options.picture))
     else:
         print_report(report, terminal.output_console(width_of_files=160))
     if options.picture:
@@ -165,10 +165,10 @@ def run_one(settings, condition, isa, isa_name, notes):
 
 
 def print_report(report, console):
-    terminal.print_lines(console, *tables.machine_lines(report), '')
-    for title, rows in tables.grouped(report['rows']):
-        table = terminal.new_table(title, *tables.COLUMNS, text=('goal', 'others'))
+    terminal.print_lines(console, *figure_tables.machine_lines(report), '')
+    for title, rows in figure_tables.grouped(report['rows']):
+        table = terminal.new_table(title, *figure_tables.COLUMNS, text=('goal', 'others'))
         for row in rows:
-            table.add_row(*tables.cells(row, others=2))
+            table.add_row(*figure_tables.cells(row, others=2))
         console.print(table)
         console.print()
