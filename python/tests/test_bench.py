@@ -170,10 +170,20 @@ def test_goals_hold_where_they_were_set():
 
 
 def test_speedups_are_against_one_thread():
-    row = {'condition': 'warm', 'isa': 'avx2', 'dtype': 'float32', 'bytes': 4096, 'case': 'fp16', 'direction': 'encode'}
-    rows = [row | {'threads': 1, 'ms': 4.0, 'copy_ms': 3.0}, row | {'threads': 2, 'ms': 2.0, 'copy_ms': 2.0}]
-    conditions.add_speedups(rows)
-    assert (rows[1]['x_one_thread'], rows[1]['copy_x_one_thread']) == (2.0, 1.5) and 'x_one_thread' not in rows[0]
+    row = {'condition': 'warm', 'isa': 'avx2', 'dtype': 'float32', 'bytes': 64 << 20, 'case': 'fp16',
+           'direction': 'encode'}
+
+    def two_threads(copy_ms):
+        rows = [row | {'threads': threads, 'ms': ms, 'copy_ms': copy, 'goals': []}
+                for threads, ms, copy in ((1, 4.0, 3.0), (2, 2.5, copy_ms))]
+        conditions.add_speedups(rows)
+        return rows
+
+    single, double = two_threads(copy_ms=1.5)
+    assert (double['x_one_thread'], double['copy_x_one_thread']) == (1.6, 2.0) and 'x_one_thread' not in single
+    assert double['goals'] == [{'goal': 'x one thread >= 1.7', 'met': False}]
+    # Where the copy gains little, nothing is asked for.
+    assert two_threads(copy_ms=2.0)[1]['goals'] == []
 
 
 def test_sizes_are_told_in_binary_units():

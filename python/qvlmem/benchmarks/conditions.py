@@ -14,6 +14,8 @@ CONDITIONS = {
     'warm': {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(16 << 30)},
     'cold': {},
 }
+SPEEDUP = 1.7  # that several threads are to have over one
+LARGE = 16 << 20  # bytes, from which on they are
 
 
 def run(settings, condition, isa, listen):
@@ -52,7 +54,10 @@ def judge_cold(rows):
 
 
 def add_speedups(rows):
-    """Gives each row of several threads the times that it is faster than with one, and the same of the copy."""
+    """Gives each row of several threads the times that it is faster than with one, and the same of the copy.
+
+    And a goal, where the tensor is large and the copy gains as much.
+    """
     def key(row):
         return tuple(row[name] for name in ('condition', 'isa', 'dtype', 'bytes', 'case', 'direction'))
 
@@ -61,3 +66,5 @@ def add_speedups(rows):
         if row['threads'] > 1 and key(row) in single:
             row['x_one_thread'] = single[key(row)]['ms'] / row['ms']
             row['copy_x_one_thread'] = single[key(row)]['copy_ms'] / row['copy_ms']
+            if row['copy_x_one_thread'] >= SPEEDUP and row['bytes'] >= LARGE and row['condition'] == 'warm':
+                row['goals'].append({'goal': f'x one thread >= {SPEEDUP}', 'met': row['x_one_thread'] >= SPEEDUP})
