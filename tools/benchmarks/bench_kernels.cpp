@@ -45,8 +45,10 @@ const std::vector<Case>& cases() {
       loop<LosslessLoop>("lossless 1 out, bfloat16", 1, true),
       loop<LosslessLoop>("lossless 2 in, bfloat16", 2, false),
       loop<LosslessLoop>("lossless 2 out, bfloat16", 2, true),
-      loop<BoundedLoop>("bounded 1 % in", false),
-      loop<BoundedLoop>("bounded 1 % out", true),
+      loop<BoundedLoop>("bounded 1 % in, packed", BoundedForm::kPacked, false),
+      loop<BoundedLoop>("bounded 1 % out, packed", BoundedForm::kPacked, true),
+      loop<BoundedLoop>("bounded 1 % in, coded", BoundedForm::kCoded, false),
+      loop<BoundedLoop>("bounded 1 % out, coded", BoundedForm::kCoded, true),
   };
   return all;
 }

@@ -202,39 +202,55 @@ class LosslessLoop : public Loop {
   Buffer x_, y_, coded_;
 };
 
-// Packed, 1 % of each row.
+// 1 % of each row.
 class BoundedLoop : public Loop {
  public:
-  BoundedLoop(int64_t bytes, bool decode)
-      : decode_(decode), x_(values(bytes, DType::kFloat32)), y_(bytes), packed_(bytes) {
-    make_bounded_plan(bytes / 4 / kCols, kCols, &plan_);
+  BoundedLoop(int64_t bytes, BoundedForm form, bool decode)
+      : decode_(decode), x_(values(bytes, DType::kFloat32)), y_(bytes), coded_(2 * bytes) {
+    make_bounded_plan(bytes / 4 / kCols, kCols, BoundedForm::kPacked, &packed_plan_);
+    make_bounded_plan(bytes / 4 / kCols, kCols, form, &plan_);
     step_.resize(static_cast<size_t>(plan_.rows));
-    sizes_.resize(static_cast<size_t>(plan_.unit_count));
+    sizes_.resize(static_cast<size_t>(packed_plan_.unit_count));
     offset_.resize(static_cast<size_t>(plan_.unit_count) + 1);
     encode();
   }
   bool run() override {
     if (!decode_) return encode();
-    return bounded_decode_cpu(plan_, packed_.get<uint8_t>(), offset_.data(), step_.data(), 0,
+    return bounded_decode_cpu(plan_, coded_.get<uint8_t>(), offset_.data(), step_.data(), 0,
                               plan_.unit_count, y_.get<void>(), DType::kFloat32) == Status::kOk;
   }
   int64_t encoded_bytes() const override { return offset_.back() + plan_.rows * 4; }
 
  private:
+  // The steps come from the packed form, whichever is then written.
   bool encode() {
     const BoundedTarget target{BoundedNorm::kFrobenius, 0.01};
-    if (bounded_solve_cpu(plan_, x_.get<void>(), DType::kFloat32, target, 0, plan_.unit_count,
-                          step_.data(), sizes_.data()) != Status::kOk) {
+    if (bounded_solve_cpu(packed_plan_, x_.get<void>(), DType::kFloat32, target, 0,
+                          packed_plan_.unit_count, step_.data(), sizes_.data()) != Status::kOk) {
       return false;
     }
+    return plan_.form == BoundedForm::kPacked ? pack() : code();
+  }
+  bool pack() {
     const int64_t total = std::accumulate(sizes_.begin(), sizes_.end(), int64_t{0});
     return bounded_offsets(plan_, sizes_.data(), total, offset_.data()) == Status::kOk &&
            bounded_encode_cpu(plan_, x_.get<void>(), DType::kFloat32, step_.data(), offset_.data(),
-                              0, plan_.unit_count, packed_.get<uint8_t>()) == Status::kOk;
+                              0, plan_.unit_count, coded_.get<uint8_t>()) == Status::kOk;
+  }
+  bool code() {
+    for (int64_t unit = 0; unit < plan_.unit_count; ++unit) {
+      int64_t size = 0;
+      if (bounded_code_cpu(plan_, x_.get<void>(), DType::kFloat32, step_.data(), unit,
+                           coded_.get<uint8_t>() + offset_[unit], &size) != Status::kOk) {
+        return false;
+      }
+      offset_[unit + 1] = offset_[unit] + size;
+    }
+    return true;
   }
   const bool decode_;
-  BoundedPlan plan_;
-  Buffer x_, y_, packed_;
+  BoundedPlan packed_plan_, plan_;
+  Buffer x_, y_, coded_;
   std::vector<float> step_;
   std::vector<int32_t> sizes_;
   std::vector<int64_t> offset_;

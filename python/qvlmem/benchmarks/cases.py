@@ -163,11 +163,10 @@ def lossless(level, values, entering, leaving, ratio):
                  encode_goals=(goals[0], Goal('ratio', at_least=ratio, dtype='bfloat16')), decode_goals=goals[1:])
 
 
-def bounded(values):
-    # Finds the step, then writes: two looks at the tensor.
-    return Codec(f'bounded 1 %, {values}', 'bounded',
-                 lambda x: torch.ops.qvlmem.compress(x, 'bounded', max_error=0.01),
-                 lambda kept, x: torch.ops.qvlmem.decompress(kept), within(0.01), values, reads=2)
+def bounded(form, prefer, values, reads):
+    manager = torch.classes.qvlmem.CompressionManager(f'prefer:{prefer},max_error:0.01')
+    return Codec(f'bounded 1 %, {form}, {values}', 'bounded', lambda x: manager.compress_tensor(x, 'bounded'),
+                 lambda kept, x: torch.ops.qvlmem.decompress(kept), within(0.01), values, reads=reads)
 
 
 CODECS = (
@@ -188,8 +187,9 @@ CODECS = (
     lossless(1, 'model', 10, 12, 1.35),
     lossless(2, 'gaussian', 2.5, 4, 1.50),
     lossless(2, 'model', 2.5, 4, 1.50),
-    bounded('gaussian'),
-    bounded('model'),
+    # Finding the step is a look at the tensor, coding by entropy takes one more than packing.
+    *(bounded(form, prefer, values, reads) for form, prefer, reads in (('packed', 'balanced', 2), ('coded', 'size', 3))
+      for values in ('gaussian', 'model')),
     Codec('svd 1 %, exp(-i/50)', 'svd', lambda x: torch.ops.qvlmem.svd(x, True, 0.5, 0.9999),
           lambda kept, x: torch.ops.qvlmem.svd_reconstruct(*kept, x.shape, x.dtype), within(0.01 * (1 + 2**-13)),
           'falling_spectrum', reads=None, dtypes=('float32',), encode_goals=tuple(
