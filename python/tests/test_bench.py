@@ -6,7 +6,9 @@ import importlib.util
 import io
 import json
 import math
+import os
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -136,6 +138,14 @@ def test_what_is_not_there_is_named(arguments, reason, capsys, monkeypatch):
     monkeypatch.setattr('qvlmem.commands.doctor.ISA_FLAGS', {})
     assert main([*SETTINGS, *arguments]) == 1
     assert reason in capsys.readouterr().err
+
+
+def test_a_missing_library_is_named_without_a_traceback(tmp_path):
+    path = tmp_path / 'libqvlmem.so'
+    asked = subprocess.run([sys.executable, '-m', 'qvlmem', *SETTINGS], env={**os.environ, 'QVLMEM_LIBRARY': str(path)},
+                           capture_output=True, text=True, timeout=120, check=False)
+    assert asked.returncode == 1 and asked.stdout == ''
+    assert asked.stderr.startswith(f'qvlmem bench: error: qvlmem: there is no library at {path}')
 
 
 def test_rounds_alternate_and_slow_ones_end_early():

@@ -2,6 +2,7 @@
 """The codecs that are measured, one row each: calls, values, bytes moved, stated errors, goals."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -163,9 +164,13 @@ def lossless(level, values, entering, leaving, ratio):
                  encode_goals=(goals[0], Goal('ratio', at_least=ratio, dtype='bfloat16')), decode_goals=goals[1:])
 
 
+@functools.cache
+def manager(prefer):
+    return torch.classes.qvlmem.CompressionManager(f'prefer:{prefer},max_error:0.01')
+
+
 def bounded(form, prefer, values, reads):
-    manager = torch.classes.qvlmem.CompressionManager(f'prefer:{prefer},max_error:0.01')
-    return Codec(f'bounded 1 %, {form}, {values}', 'bounded', lambda x: manager.compress_tensor(x, 'bounded'),
+    return Codec(f'bounded 1 %, {form}, {values}', 'bounded', lambda x: manager(prefer).compress_tensor(x, 'bounded'),
                  lambda kept, x: torch.ops.qvlmem.decompress(kept), within(0.01), values, reads=reads)
 
 

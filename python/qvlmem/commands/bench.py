@@ -14,6 +14,7 @@ import re
 
 import torch
 
+import qvlmem
 from qvlmem.benchmarks import conditions, figure_tables, worker
 from qvlmem.commands import CommandError, doctor, terminal
 
@@ -97,6 +98,10 @@ def main(options, parser):
         parser.error('--clock cpu sees one thread alone: add --threads 1')
     if options.picture and importlib.util.find_spec('matplotlib') is None:
         raise CommandError("--picture needs matplotlib, which is not installed; pip install 'qvlmem[run]' installs it")
+    try:
+        qvlmem.load_library()
+    except ImportError as error:
+        raise CommandError(error) from None
     report = measure(options)
     if options.json:
         terminal.print_json(report)
