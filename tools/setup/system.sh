@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by tools/build: compiler, CMake, Ninja and the headers, from Debian's packages where it may.
+# Sourced by tools/build and tools/bench: compiler, CMake, Ninja and the headers, from Debian's packages where it may.
 
 as_root=()
 may_be_root() {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by tools/build: finds a Python that is supported and makes a virtual environment with it.
+# Sourced by tools/build and tools/bench: finds a Python that is supported and makes a virtual environment with it.
 
 newest_minor=13
 

@@ -13,8 +13,8 @@ from rich.table import Table
 WIDTH_OF_FILES = 110  # where stdout is no terminal, whose width rich would ask for
 
 
-def output_console():
-    return Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES, highlight=False)
+def output_console(width_of_files=WIDTH_OF_FILES):
+    return Console(width=None if sys.stdout.isatty() else width_of_files, highlight=False)
 
 
 def print_json(document):
