@@ -45,6 +45,7 @@ void register_composite(torch::Library& m) {
          torch::CppFunction::makeFromBoxedFunction<of_compressed_tensor<decompress>>());
   m.impl("pack", torch::CppFunction::makeFromBoxedFunction<of_compressed_tensor<pack>>());
   m.impl("unpack", TORCH_FN(unpack));
+  m.impl("decompress_frames", TORCH_FN(decompress_frames));
   m.impl("configure", TORCH_FN(configure_op));
   m.impl("memory_stats", TORCH_FN(memory_stats));
   // Back ends with a kernel of their own come before this one.

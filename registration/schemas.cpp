@@ -38,6 +38,7 @@ void register_schemas(torch::Library& m) {
   untraceable(
       "unpack(Tensor frame, Device? device=None) "
       "-> __torch__.torch.classes.qvlmem.CompressedTensor");
+  untraceable("decompress_frames(Tensor[] frames) -> Tensor[]");
 
   // Conservative, or TorchScript's passes would drop a call whose result nobody uses.
   const auto with_effect = [&m](const char* schema) {

@@ -50,6 +50,28 @@ TEST(CodecTest, EachKeepsShapeDtypeAndItsMeasuredErrorThroughAFrame) {
   }
 }
 
+TEST(CodecTest, FramesDecompressTogetherAsEachDoesAlone) {
+  std::vector<at::Tensor> frames, expected;
+  for (const Codec* codec : codec_table()) {
+    for (const at::Tensor& x : examples()) {
+      const CompressedTensorPtr c = compress(x, codec->name, {});
+      frames.push_back(pack(c));
+      expected.push_back(c->decompress());
+    }
+  }
+  // One byte off: parts are then nowhere aligned.
+  frames.push_back(at::cat({at::zeros({1}, at::kByte), frames[0]}).slice(0, 1));
+  expected.push_back(expected[0]);
+  const std::vector<at::Tensor> decoded = decompress_frames(frames);
+  ASSERT_EQ(decoded.size(), expected.size());
+  for (size_t i = 0; i < decoded.size(); ++i) {
+    EXPECT_EQ(decoded[i].dtype(), expected[i].dtype());
+    EXPECT_TRUE(at::equal(decoded[i], expected[i])) << i;
+  }
+  frames[3] = frames[3].slice(0, 0, frames[3].numel() - 1);
+  EXPECT_THROW(decompress_frames(frames), c10::ValueError);
+}
+
 TEST(CodecTest, WhatIsHeldDoesNotChangeWithTheTensor) {
   for (const Codec* codec : codec_table()) {
     const at::Tensor x = at::randn({8, 64});

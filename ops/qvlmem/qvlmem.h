@@ -18,6 +18,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <vector>
 
 namespace qvlmem {
 
@@ -65,6 +66,8 @@ QVLMEM_API at::Tensor decompress(const CompressedTensorPtr& c);
 QVLMEM_API at::Tensor pack(const CompressedTensorPtr& c);
 QVLMEM_API CompressedTensorPtr unpack(const at::Tensor& frame,
                                       std::optional<at::Device> device = std::nullopt);
+// decompress(unpack(frame)) of each, several at a time, and read where the frames lie.
+QVLMEM_API std::vector<at::Tensor> decompress_frames(at::TensorList frames);
 
 // Lays "key:value,key:value" over the configuration of the process: what conf does not name stays,
 // and an empty conf changes nothing. ValueError for an unknown key or a bad value; then nothing

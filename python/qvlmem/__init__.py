@@ -33,6 +33,7 @@ from qvlmem.compressors import (  # noqa: E402
     SparseCompressor,
     SVDCompressor,
 )
+from qvlmem.files import load, save  # noqa: E402
 from qvlmem.hardware import create_hardware_optimized_compression_manager  # noqa: E402
 from qvlmem.manager import HierarchicalCompressionCache, MemoryCompressionManager  # noqa: E402
 from qvlmem.optimizer import IntegratedMemoryOptimizer  # noqa: E402
@@ -50,6 +51,8 @@ __all__ = [
     'create_hardware_optimized_compression_manager',
     'decompress',
     'library_path',
+    'load',
     'pack',
+    'save',
     'unpack',
 ]

@@ -8,7 +8,7 @@ import sys
 
 from qvlmem.commands import CommandError
 
-COMMANDS = ('run', 'report', 'bench', 'doctor')
+COMMANDS = ('run', 'report', 'bench', 'compress', 'decompress', 'inspect', 'doctor')
 EXIT_INTERRUPTED = 130
 
 

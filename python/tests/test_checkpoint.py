@@ -158,17 +158,18 @@ def test_weights_that_are_missing(folder, capsys):
     assert '1 weights are missing, the first model.visual.merger' in refused(folder, capsys)
 
 
-def test_a_weight_of_another_shape(folder, capsys):
+def test_a_weight_of_another_shape_or_of_integers(folder, capsys):
     from safetensors.torch import load_file, save_file
+    name = 'model.visual.merger.linear_fc2.weight'
     weights = load_file(folder / 'model.safetensors')
-    weights['model.visual.merger.linear_fc2.weight'] = torch.zeros(3, 5)
-    (folder / 'model.safetensors').unlink()
-    save_file(weights, folder / 'model.safetensors', {'format': 'pt'})
-    assert 'model.visual.merger.linear_fc2.weight has shape [3, 5], the model of' in refused(folder, capsys)
+    for value, said in ((torch.zeros(3, 5), 'has shape [3, 5], the model of'), (weights[name].char(), 'is of int8')):
+        (folder / 'model.safetensors').unlink()
+        save_file(weights | {name: value}, folder / 'model.safetensors', {'format': 'pt'})
+        assert f'{name} {said}' in refused(folder, capsys)
 
 
 @pytest.mark.parametrize('entry', [
-    {'dtype': 'I64', 'shape': [2], 'data_offsets': [0, 16]}, {'dtype': 'BF16', 'shape': [2], 'data_offsets': [0, 6]},
+    {'dtype': 'I65', 'shape': [2], 'data_offsets': [0, 16]}, {'dtype': 'BF16', 'shape': [2], 'data_offsets': [0, 6]},
     {'dtype': 'BF16', 'shape': [2], 'data_offsets': [4, 0]}, {'dtype': 'BF16', 'shape': [2], 'data_offsets': [-4, 0]},
     {'dtype': 'BF16', 'shape': [2]}, {'shape': [2], 'data_offsets': [0, 4]}, 7])
 def test_a_header_that_contradicts_itself(folder, entry, capsys):

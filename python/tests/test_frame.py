@@ -172,3 +172,51 @@ def test_a_frame_may_lie_anywhere(ops, method):
 def test_a_frame_costs_little(ops, dtype):
     x = zero_bits((1000,), dtype)
     assert ops.pack(ops.compress(x, 'none')).numel() <= x.nbytes + 512
+
+
+def many_frames(ops):
+    """Of every method, a large one among them, in one buffer with odd places between."""
+    frames = [small_frame(ops, method, dtype) for method, dtype in SMALL * 3]
+    frames.insert(5, ops.pack(ops.compress(torch.randn(3 << 20).bfloat16(), 'lossless')))
+    for offset in (0, 1, 7):
+        frames.append(torch.cat([torch.zeros(offset, dtype=torch.uint8), frames[1]])[offset:])
+    return frames
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_decompress_frames_is_unpack_and_decompress_of_each(ops, threads, count):
+    threads(count)
+    frames = many_frames(ops)
+    decoded = ops.decompress_frames(frames)
+    assert len(decoded) == len(frames)
+    for frame, x in zip(frames, decoded):
+        assert same_bits(x, ops.decompress(ops.unpack(frame)))
+        assert x.untyped_storage().nbytes() == x.nbytes
+    reused = [frame.fill_(255) for frame in frames]
+    assert len(reused) == len(decoded) and same_bits(decoded[0], values('integers', (3, 5), torch.float32))
+    assert ops.decompress_frames([]) == []
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_decompress_frames_refuses_what_unpack_refuses(ops, threads, count):
+    threads(count)
+    for place in (0, 5, 20, -1):
+        frames = many_frames(ops)
+        frames[place] = frames[place].clone()
+        frames[place][-1] ^= 1
+        with pytest.raises(ValueError, match='qvlmem::decompress_frames: refused a frame of .* checksum'):
+            ops.decompress_frames(frames)
+    with pytest.raises(TypeError, match='qvlmem::decompress_frames: expected frame (?s:.*)got '):
+        ops.decompress_frames([frames[0], torch.zeros(100)])
+
+
+def test_decompress_frames_in_a_script(ops):
+    @torch.jit.script
+    def sums(frames: list[torch.Tensor]) -> torch.Tensor:
+        total = torch.zeros(())
+        for x in torch.ops.qvlmem.decompress_frames(frames):
+            total += x.float().sum()
+        return total
+
+    x = values('normal', (9, 33), torch.float32)
+    assert torch.equal(sums([ops.pack(ops.compress(x, 'none'))] * 2), x.sum() + x.sum())

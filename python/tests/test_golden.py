@@ -61,3 +61,21 @@ def test_the_same_values_give_the_same_frame(name):
     original = golden.example(getattr(torch, entry['dtype']), shape)
     compressed = qvlmem.compress(original, method, **options)
     assert qvlmem.pack(compressed).equal(frame(name))
+
+
+def test_the_file_of_frames_loads_to_the_same_values():
+    loaded, expected = qvlmem.load(golden.STATE_DICT), golden.state_dict()
+    assert list(loaded) == list(expected)
+    for name, value in expected.items():
+        if isinstance(value, torch.Tensor):
+            assert loaded[name].shape == value.shape and loaded[name].dtype == value.dtype
+            assert golden.digest(loaded[name]) == golden.digest(value)
+        else:
+            assert qvlmem.pack(loaded[name]).equal(qvlmem.pack(value))
+    assert loaded['head.weight'].data_ptr() == loaded['embedding.weight'].data_ptr()
+
+
+def test_the_same_state_dict_gives_the_same_file(tmp_path):
+    path = tmp_path / 'again.qvlm'
+    qvlmem.save(golden.state_dict(), path, method='none')
+    assert path.read_bytes() == golden.STATE_DICT.read_bytes()

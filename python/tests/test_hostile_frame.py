@@ -46,6 +46,8 @@ READER = '''
             assert c.nbytes() <= frame.numel(), f'{c.nbytes()} bytes out of {frame.numel()}'
             if 0 <= c.original_nbytes() < 1 << 26:
                 y = ops.decompress(c)
+                z, = ops.decompress_frames([frame])
+                assert y.shape == z.shape and y.dtype == z.dtype
                 assert list(y.shape) == c.shape() and y.is_contiguous()
                 assert y.nbytes == c.original_nbytes()
                 y.reshape(-1).view(torch.uint8).sum()

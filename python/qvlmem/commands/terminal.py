@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 WIDTH_OF_FILES = 110  # where stdout is no terminal, whose width rich would ask for
 
@@ -39,6 +40,16 @@ def print_lines(console, *lines):
     """Text as it is: no markup, no wrapping."""
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
+
+
+def printable(text):
+    """Text from a file: what a terminal would obey or could not show is escaped."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
+def plain(text):
+    """The same for a table, whose cells may otherwise hold markup."""
+    return Text(printable(text))
 
 
 @contextlib.contextmanager

@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Qwen3-VL checkpoints: found, checked before anything is loaded, loaded."""
 
-import dataclasses
 import json
 import math
 import pathlib
 import re
-import struct
 import sys
 
 import torch
 
+from qvlmem import files
 from qvlmem.commands import CommandError
 from qvlmem.models import machine
 
 MODEL_TYPE = 'qwen3_vl'
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 HUB_FILES = ['*.json', '*.safetensors', '*.txt', '*.jinja']
-MAX_HEADER = 100 << 20  # safetensors' own limit
-SAFETENSORS_DTYPES = {'BF16': torch.bfloat16, 'F16': torch.float16, 'F32': torch.float32, 'F64': torch.float64}
 # What cannot do without; each entry lists names of which one has to be there.
 NEEDED = [('config.json',), (WEIGHTS, INDEX),
           ('preprocessor_config.json', 'processor_config.json'),
@@ -107,46 +104,19 @@ def weight_files(folder):
     return [folder / name for name in sorted(set(shards.values()))]
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredTensor:
-    """Where a tensor lies in a safetensors file."""
-    path: pathlib.Path
-    dtype: str  # as the format names it
-    shape: tuple
-    begin: int  # in the file
-    end: int
-
-
-def read_header(path):
-    """{name: StoredTensor} of a safetensors file, from its header alone."""
+def open_weights(path):
+    """The Source in a safetensors file."""
     try:
-        with path.open('rb') as file:
-            size = path.stat().st_size
-            length = file.read(8)
-            count = struct.unpack('<Q', length)[0] if len(length) == 8 else MAX_HEADER + 1
-            if count > min(size, MAX_HEADER):
-                raise CommandError(f'{path} is not a safetensors file')
-            header = json.loads(file.read(count))
-        header.pop('__metadata__', None)
-        start = 8 + count
-        tensors = {name: StoredTensor(path, entry['dtype'], tuple(entry['shape']),
-                                      *(start + int(offset) for offset in entry['data_offsets']))
-                   for name, entry in header.items()}
-        end = max((tensor.end for tensor in tensors.values()), default=start)
-        for tensor in tensors.values():
-            itemsize = SAFETENSORS_DTYPES[tensor.dtype].itemsize
-            if not start <= tensor.begin <= tensor.end or (
-                    tensor.end - tensor.begin != itemsize * math.prod(tensor.shape)):
-                raise ValueError
+        source = files.open_file(path)
     except FileNotFoundError:
         raise CommandError(f'{path.parent} lacks {path.name}') from None
     except OSError as error:
         raise CommandError(f'cannot read {path}: {error.strerror}') from None
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-        raise CommandError(f'{path} has a damaged header') from None
-    if size < end:
-        raise CommandError(f'{path} is cut short: {size} bytes of {end}')
-    return tensors
+    except ValueError as error:
+        raise CommandError(error) from None
+    if source.kind != 'safetensors':
+        raise CommandError(f'{path} is not a safetensors file')
+    return source
 
 
 def bytes_needed(folder, dtype):
@@ -155,8 +125,10 @@ def bytes_needed(folder, dtype):
     The weights are compressed one at a time; the tensor, what it is compressed to and what comes
     back are alive together. A tenth is added for activations.
     """
-    numels = {name: math.prod(tensor.shape) for path in weight_files(folder)
-              for name, tensor in read_header(path).items()}
+    numels = {}
+    for path in weight_files(folder):
+        with open_weights(path) as source:
+            numels.update((name, math.prod(source.items[number].shape)) for name, number in source.names)
     if not numels:
         raise CommandError(f'{folder} has no weights')
     return int(1.1 * dtype.itemsize * (sum(numels.values()) + 3 * max(numels.values())))
@@ -177,40 +149,33 @@ class Weights:
 
     def __init__(self, folder, dtype):
         self.folder, self.dtype = folder, dtype
-        self.stored = {name: tensor for path in weight_files(folder) for name, tensor in read_header(path).items()}
+        sources = [open_weights(path) for path in weight_files(folder)]
+        self.stored = {name: (source, number) for source in sources for name, number in source.names}
 
     def check(self, model):
-        """Raises CommandError where the folder lacks a weight of `model` or has one of another shape."""
+        """Raises CommandError where the folder lacks a weight of `model` or has one of another shape or
+        of integers."""
         wanted = dict(model.named_parameters())  # a tied one once, by its first name
         missing = sorted(set(wanted) - set(self.stored))
         if missing:
             raise CommandError(f'{self.folder}: {len(missing)} weights are missing, the first {missing[0]}')
         for name, parameter in wanted.items():
-            if self.stored[name].shape != tuple(parameter.shape):
-                raise CommandError(
-                    f'{self.folder}: {name} has shape {list(self.stored[name].shape)}, the model of its '
-                    f'config.json {list(parameter.shape)}')
+            source, number = self.stored[name]
+            item = source.items[number]
+            if item.shape != tuple(parameter.shape):
+                raise CommandError(f'{self.folder}: {name} has shape {list(item.shape)}, the model of its '
+                                   f'config.json {list(parameter.shape)}')
+            if not getattr(torch, item.dtype).is_floating_point:
+                raise CommandError(f'{self.folder}: {name} is of {item.dtype}, expected floating point')
 
     def value_of(self, name, parameter):
-        stored = self.stored[name]
-        value = torch.empty(stored.shape, dtype=SAFETENSORS_DTYPES[stored.dtype])
+        source, number = self.stored[name]
         try:
-            with stored.path.open('rb', buffering=0) as file:
-                file.seek(stored.begin)
-                read_into(file, value)
+            return source.read(number).to(self.dtype)
         except OSError as error:
-            raise CommandError(f'cannot read {stored.path}: {error.strerror or error}') from None
-        return value.to(self.dtype)
-
-
-def read_into(file, tensor):
-    """Fills a contiguous tensor from an unbuffered file."""
-    left = memoryview(tensor.view(-1).view(torch.uint8).numpy()) if tensor.numel() else b''
-    while len(left):
-        count = file.readinto(left)
-        if not count:
-            raise OSError('the file ended early')
-        left = left[count:]
+            raise CommandError(f'cannot read {source.path}: {error.strerror}') from None
+        except ValueError as error:  # cut short since
+            raise CommandError(error) from None
 
 
 def load_processor(folder):
