@@ -187,6 +187,27 @@ def test_an_index_that_names_a_missing_shard(folder, capsys):
     assert 'has no weight_map' in refused(folder, capsys)
 
 
+@pytest.mark.parametrize('name', ['../model.safetensors', '/tmp/model.safetensors', 5, ['a'], ''])
+def test_an_index_that_leads_out_of_the_folder(folder, name, capsys):
+    (folder / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': {'a': name}}))
+    assert f'weight_map names {name!r}' in refused(folder, capsys)
+
+
+def test_a_chat_template_that_fails(folder, capsys):
+    (folder / 'chat_template.jinja').write_text("{{ raise_exception('no') }}")
+    assert 'the processor cannot take it' in refused(folder, capsys)
+
+
+def test_numbers_that_are_none_are_null_in_json(saved, folder, capsys):
+    from safetensors.torch import load_file, save_file
+    weights = load_file(saved / 'model.safetensors')
+    weights['model.language_model.norm.weight'].fill_(float('nan'))
+    (folder / 'model.safetensors').unlink()
+    save_file(weights, folder / 'model.safetensors', {'format': 'pt'})
+    assert main(['run', '--model', str(folder), '--json', '--tokens', '1']) == 0
+    assert json.loads(capsys.readouterr().out)['changed']['mean_kl_nats'] is None
+
+
 def test_a_model_that_does_not_fit(folder, capsys, monkeypatch):
     monkeypatch.setattr(machine, 'available_memory', lambda: 16 << 20)
     said = refused(folder, capsys)

@@ -2,6 +2,7 @@
 """Weights held compressed: each once, back only while its module runs, in blocks where it is large."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -97,6 +98,35 @@ def test_a_weight_that_is_used_outside_its_module_shows():
     HeldWeights(block, ledger.Ledger(0))
     assert block.linear.weight.shape == shape and block.linear.weight.dtype == dtype
     assert block.linear.weight.isnan().all()
+
+
+def test_a_held_model_has_no_state_dict():
+    block = new_block()
+    HeldWeights(block, ledger.Ledger(0))
+    with pytest.raises(RuntimeError, match='are held compressed'):
+        block.state_dict()
+
+
+def test_weights_are_not_held_twice():
+    block, book = new_block(), ledger.Ledger(0)
+    HeldWeights(block, book)
+    with pytest.raises(RuntimeError, match='held already'):
+        HeldWeights(block, ledger.Ledger(0))
+
+
+def test_each_original_goes_as_its_module_is_held():
+    block, alive = nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(6))), []
+    originals = [weakref.ref(linear.weight) for linear in block]
+    HeldWeights(block, ledger.Ledger(0), advance=lambda: alive.append(sum(ref() is not None for ref in originals)))
+    assert alive == [6, 5, 4, 3, 2, 1]
+
+
+def test_negative_ids_are_refused_by_blocks_too(monkeypatch):
+    monkeypatch.setattr(held_weights, 'BLOCK_BYTES', 64 * 4 * 7)
+    block = new_block()
+    HeldWeights(block, ledger.Ledger(0))
+    with pytest.raises(IndexError, match='expected ids from 0 to 299, got -1'):
+        block(torch.tensor([-1]))
 
 
 def test_weights_go_again_after_an_error():

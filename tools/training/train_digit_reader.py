@@ -170,10 +170,19 @@ def main():
                         help='the largest (default: 0.0015)')
     parser.add_argument('--seed', metavar='N', type=int, default=0, help='default: 0')
     options = parser.parse_args()
+    target = options.output
+    options.output = target.with_name(f'{target.name}.partial')
     model, checks = train(options)
     accuracy = held_out_accuracy(model, checks, 64)
     print(json.dumps({'held_out_accuracy': accuracy, 'parameters': model.num_parameters()}))
-    return 0 if accuracy >= ENOUGH else 1
+    if accuracy < ENOUGH:
+        print(f'{options.output} stays: fewer than {100 * ENOUGH:g} % of held-out digits', file=sys.stderr)
+        return 1
+    target.mkdir(parents=True, exist_ok=True)
+    for path in options.output.iterdir():
+        path.replace(target / path.name)
+    options.output.rmdir()
+    return 0
 
 
 if __name__ == '__main__':

@@ -57,7 +57,9 @@ def main(options, parser):
     report = read_report(options.file) if options.file else run.measure(default_run_options())
     try:
         page = new_page(report)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if options.file is None:
+            raise
         raise CommandError(f"{options.file} is not what 'run --json' prints: {type(error).__name__} {error}") from None
     try:
         options.output.write_text(page, encoding='utf-8')
@@ -80,7 +82,7 @@ def read_report(name):
         return json.loads(text)
     except OSError as error:
         raise CommandError(f'cannot read {name}: {error.strerror}') from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CommandError(f'{name} is not JSON: {error}') from None
 
 
@@ -146,7 +148,7 @@ def memory_over_time(report):
         axis.stackplot(seconds, [[sample[1].get(kind, 0) / MIB for sample in samples] for kind in kinds],
                        colors=[COLOURS[kind] for kind in kinds], labels=[kind.replace('_', ' ') for kind in kinds],
                        linewidth=0)
-        axis.set(title=side, xlabel='seconds since the process began')
+        axis.set(title=side, xlabel='seconds since the model began to load')
     axes[0].set_ylabel('MiB alive')
     axes[1].legend(loc='upper right', frameon=True, framealpha=1, edgecolor='none', fontsize='small', reverse=True)
     return svg(figure)

@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import math
 import sys
 
 from rich import box
@@ -19,8 +20,17 @@ def output_console(width_of_files=WIDTH_OF_FILES):
 
 
 def print_json(document):
-    json.dump(document, sys.stdout, indent=2, allow_nan=False)
-    print()
+    # All of it or nothing; JSON has no NaN and no infinities.
+    print(json.dumps(finite(document), indent=2, allow_nan=False))
+
+
+def finite(document):
+    """`document` with None in place of what is not finite."""
+    if isinstance(document, dict):
+        return {key: finite(value) for key, value in document.items()}
+    if isinstance(document, (list, tuple)):
+        return [finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 def new_table(title, *columns, text=(), **options):

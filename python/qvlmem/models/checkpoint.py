@@ -16,6 +16,7 @@ from qvlmem.models import machine
 MODEL_TYPE = 'qwen3_vl'
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 HUB_FILES = ['*.json', '*.safetensors', '*.txt', '*.jinja']
+READ_DTYPES = ('bfloat16', 'float16', 'float32', 'float64')  # 8 bits come with scales of their own
 # What cannot do without; each entry lists names of which one has to be there.
 NEEDED = [('config.json',), (WEIGHTS, INDEX),
           ('preprocessor_config.json', 'processor_config.json'),
@@ -42,12 +43,14 @@ def fetch_from_hub(name):
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        # The small files first: a wrong model or one that does not fit is known before its weights.
+        # The small files first: a wrong model, or one in shards that do not fit, is known before its weights.
         folder = pathlib.Path(snapshot_download(name, allow_patterns=['*.json']))
         read_config(folder)
         if (folder / INDEX).is_file():
-            total = read_json(folder / INDEX).get('metadata', {}).get('total_size', 0)
-            require_memory(name, int(total))
+            metadata = read_json(folder / INDEX).get('metadata')
+            total = metadata.get('total_size') if isinstance(metadata, dict) else None
+            if isinstance(total, (int, float)):
+                require_memory(name, total)
         return pathlib.Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except GatedRepoError:
         raise CommandError(f'{name}: the hub asks for a login and an accepted licence') from None
@@ -69,7 +72,7 @@ def read_json(path):
         document = json.loads(path.read_text(encoding='utf-8'))
     except OSError as error:
         raise CommandError(f'cannot read {path}: {error.strerror}') from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CommandError(f'{path} is not JSON: {error}') from None
     if not isinstance(document, dict):
         raise CommandError(f'{path} is not a JSON object')
@@ -101,6 +104,9 @@ def weight_files(folder):
     shards = read_json(folder / INDEX).get('weight_map')
     if not isinstance(shards, dict) or not shards:
         raise CommandError(f'{folder / INDEX} has no weight_map')
+    for name in shards.values():
+        if not isinstance(name, str) or pathlib.PurePath(name).name != name:
+            raise CommandError(f'{folder / INDEX}: weight_map names {name!r}, which is no file of its folder')
     return [folder / name for name in sorted(set(shards.values()))]
 
 
@@ -154,7 +160,7 @@ class Weights:
 
     def check(self, model):
         """Raises CommandError where the folder lacks a weight of `model` or has one of another shape or
-        of integers."""
+        dtype than are read."""
         wanted = dict(model.named_parameters())  # a tied one once, by its first name
         missing = sorted(set(wanted) - set(self.stored))
         if missing:
@@ -165,8 +171,8 @@ class Weights:
             if item.shape != tuple(parameter.shape):
                 raise CommandError(f'{self.folder}: {name} has shape {list(item.shape)}, the model of its '
                                    f'config.json {list(parameter.shape)}')
-            if not getattr(torch, item.dtype).is_floating_point:
-                raise CommandError(f'{self.folder}: {name} is of {item.dtype}, expected floating point')
+            if item.dtype not in READ_DTYPES:
+                raise CommandError(f'{self.folder}: {name} is of {item.dtype}; read are {", ".join(READ_DTYPES)}')
 
     def value_of(self, name, parameter):
         source, number = self.stored[name]

@@ -30,17 +30,21 @@ def answer(model, inputs, cache, count, end_tokens=(), forced=None, advance=lamb
     """Up to `count` greedy tokens, or fewer where one of `end_tokens` comes; `cache` is a new one.
 
     With `forced`, these tokens are fed instead of the chosen ones: so the logits of two runs can be
-    compared at every position, whatever they would choose. `advance` is called after each token.
+    compared at every position, whatever they would choose. `advance` is called after each token; its
+    time does not count.
     """
     began = time.perf_counter()
     logits = [forward(model, cache, **inputs)]
     prefilled = time.perf_counter()
-    tokens = []
+    tokens, other_seconds = [], 0.0
     for step in range(count if forced is None else len(forced)):
         if step:
             logits.append(forward(model, cache, input_ids=torch.tensor([[tokens[-1]]])))
         tokens.append(int(logits[-1].argmax()) if forced is None else forced[step])
+        paused = time.perf_counter()
         advance()
+        other_seconds += time.perf_counter() - paused
         if forced is None and tokens[-1] in end_tokens:
             break
-    return Answer(tokens, torch.stack(logits), prefilled - began, time.perf_counter() - prefilled)
+    return Answer(tokens, torch.stack(logits), prefilled - began,
+                  time.perf_counter() - prefilled - other_seconds)

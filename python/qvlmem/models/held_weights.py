@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model's weights, held compressed: a module has its own back while its forward runs, and no longer."""
 
+import collections
 import functools
 
 import torch
@@ -37,27 +38,38 @@ class HeldWeights:
 
     value_of: what gives the value of a parameter from its name and itself; the default is the parameter's own
     value. A model on the meta device whose values come from a file or a generator is so never whole in memory.
-    Parameters that are one tensor (tied ones) are held once. `restored_bytes` is what is decompressed at the
+    Parameters that are one tensor (tied ones) are held once. The model is then for one thread at a time, and has
+    no state_dict. RuntimeError where its weights are held already. `restored_bytes` is what is decompressed at the
     moment, `peak_restored_bytes` the most that ever was.
     """
 
     def __init__(self, model, ledger, value_of=lambda name, parameter: parameter.detach(),
                  advance=lambda: None):
-        self.held = {}  # by the key of the parameter
+        self.held = []
+        by_key = {}
         self.restored_bytes = self.peak_restored_bytes = 0
+        uses = collections.Counter(
+            _key(parameter) for module in model.modules() for parameter in module._parameters.values()
+            if parameter is not None)
         for prefix, module in model.named_modules():
             names = [name for name, parameter in module._parameters.items() if parameter is not None]
             for name in names:
                 parameter = module._parameters[name]
                 key = _key(parameter)
-                if key not in self.held:
+                if key not in by_key:
                     full_name = f'{prefix}.{name}' if prefix else name
-                    self.held[key] = HeldWeight(ledger, full_name, value_of(full_name, parameter)), parameter
+                    by_key[key] = HeldWeight(ledger, full_name, value_of(full_name, parameter))
+                    self.held.append(by_key[key])
                     advance()
+                uses[key] -= 1
             if names:
-                self._take(module, {name: self.held[_key(module._parameters[name])][0] for name in names})
-        # The keys hold the parameters alive, so that no two have the same one. Now they may go.
-        self.held = [weight for weight, _ in self.held.values()]
+                keys = {name: _key(module._parameters[name]) for name in names}
+                del parameter
+                self._take(module, {name: by_key[key] for name, key in keys.items()})
+                # What has gone for good may have its address, or its id, taken by another one.
+                for key in keys.values():
+                    if not uses[key]:
+                        by_key.pop(key, None)
 
     def alive(self):
         return {WEIGHTS: [part for weight in self.held for block in weight.blocks for part in block.parts()]}
@@ -67,18 +79,22 @@ class HeldWeights:
         return {WEIGHTS: sum(weight.nbytes for weight in self.held)}
 
     def _take(self, module, weights):
+        if isinstance(module.forward, functools.partial) and isinstance(
+                getattr(module.forward.func, '__self__', None), HeldWeights):
+            raise RuntimeError('HeldWeights: the weights of this model are held already')
+        placeholders = {}
         for name, weight in weights.items():
             # Of one element, with the shape that the model may ask for; NaN, so that a use of it shows.
             nothing = torch.full((), float('nan'), dtype=weight.dtype).expand(weight.shape)
-            module._parameters[name] = nn.Parameter(nothing, requires_grad=False)
+            placeholders[name] = module._parameters[name] = nn.Parameter(nothing, requires_grad=False)
+        module.register_state_dict_pre_hook(_refuse_state_dict)
         plain = module.forward
         if _by_blocks(module, weights):
             module.forward = functools.partial(self._forward_by_blocks, module, weights)
         else:
-            module.forward = functools.partial(self._forward_whole, module, weights, plain)
+            module.forward = functools.partial(self._forward_whole, module, weights, placeholders, plain)
 
-    def _forward_whole(self, module, weights, plain, *arguments, **options):
-        placeholders = {name: module._parameters[name] for name in weights}
+    def _forward_whole(self, module, weights, placeholders, plain, *arguments, **options):
         count = sum(weight.nbytes for weight in weights.values())
         self._count(count)
         try:
@@ -98,6 +114,8 @@ class HeldWeights:
             if isinstance(module, nn.Linear):
                 return torch.cat([functional.linear(x, weight.restore_block(index))
                                   for index in range(len(weight.blocks))], -1)
+            if x.numel() and x.min() < 0:
+                raise IndexError(f'expected ids from 0 to {module.num_embeddings - 1}, got {int(x.min())}')
             output = torch.empty(*x.shape, module.embedding_dim, dtype=module.weight.dtype)
             for index in (x // rows).unique().tolist():
                 here = x // rows == index
@@ -109,6 +127,11 @@ class HeldWeights:
     def _count(self, change):
         self.restored_bytes += change
         self.peak_restored_bytes = max(self.peak_restored_bytes, self.restored_bytes)
+
+
+def _refuse_state_dict(module, prefix, keep_vars):
+    raise RuntimeError('HeldWeights: the weights of this model are held compressed and are not in its state_dict; '
+                       'save them before, or with qvlmem.save')
 
 
 def _key(parameter):

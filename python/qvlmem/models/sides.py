@@ -13,6 +13,7 @@ import torch
 
 from qvlmem.commands import CommandError, terminal
 from qvlmem.models import ledger, machine
+from qvlmem.models.request import DTYPES
 
 
 @dataclasses.dataclass
@@ -66,8 +67,10 @@ def held_side(request, plain_tokens):
 
     run = _Run(request)
     subject, book = run.subject, ledger.Ledger(request.max_error, request.bound)
-    # What the library sets up at its first call is no memory of the weights.
-    ledger.Ledger(request.max_error, request.bound).compress(ledger.WEIGHTS, '', torch.randn(1024, 1024).bfloat16())
+    # What libraries set up at the first call with a shape is no memory of the weights.
+    warm = ledger.Ledger(request.max_error, request.bound)
+    for shape in {parameter.shape for parameter in subject.model.parameters() if parameter.numel() <= 1 << 20}:
+        warm.compress(ledger.WEIGHTS, '', torch.randn(shape).to(DTYPES[request.dtype]))
     with run.loading('compressing') as advance:
         weights = HeldWeights(subject.model, book, subject.value_of, advance)
     features = HeldFeatures(subject.model, book)

@@ -51,12 +51,12 @@ def new_subject(request):
 def _seeded(request):
     dtype = DTYPES[request.dtype]
     config = shapes.shape_config(request.shape)
-    image = photograph.open_photograph(request.image or photograph.default_photograph())
+    path, image = _image(request)
     return Subject(
         model=skeleton.new_skeleton(config, dtype),
         value_of=lambda name, parameter: shapes.seeded_weight(name, parameter.shape, dtype, request.seed),
         questions=[Question(_inputs(functools.partial(shapes.seeded_inputs, config, seed=request.seed), image,
-                                    request.image))])
+                                    path))])
 
 
 def _from_folder(request):
@@ -69,10 +69,13 @@ def _from_folder(request):
     if request.model is None and request.image is None:
         questions = page_questions(processor, request.pages, request.seed)
     else:
-        image = photograph.open_photograph(request.image or photograph.default_photograph())
+        path, image = _image(request)
         prompt = request.prompt or (DEFAULT_PROMPT if request.model else digit_pages.WHOLE_PAGE)
         make = functools.partial(checkpoint.processor_inputs, processor, prompt=prompt)
-        questions = [Question(_inputs(make, image, request.image), prompt)]
+        for mark in (processor.image_token, processor.video_token):
+            if mark in prompt:
+                raise CommandError(f'the prompt has {mark}, which stands for an image; leave it out')
+        questions = [Question(_inputs(make, image, path), prompt)]
     return Subject(model, weights.value_of, questions, processor.tokenizer.decode, frozenset(ends))
 
 
@@ -90,8 +93,13 @@ def page_questions(processor, pages, seed):
     return questions
 
 
+def _image(request):
+    path = request.image or photograph.default_photograph()
+    return path, photograph.open_photograph(path)
+
+
 def _inputs(make, image, path):
     try:
         return make(image=image)
-    except ValueError as error:  # an image that the processor does not take, such as a thin line
-        raise CommandError(f'{path}: {error}') from None
+    except Exception as error:  # a thin line of an image, a chat template that fails: whatever comes of it
+        raise CommandError(f'{path}: the processor cannot take it: {checkpoint.first_line(error)}') from None
