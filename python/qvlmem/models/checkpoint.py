@@ -105,7 +105,7 @@ def weight_files(folder):
     if not isinstance(shards, dict) or not shards:
         raise CommandError(f'{folder / INDEX} has no weight_map')
     for name in shards.values():
-        if not isinstance(name, str) or pathlib.PurePath(name).name != name:
+        if not isinstance(name, str) or not name or pathlib.PurePath(name).name != name:
             raise CommandError(f'{folder / INDEX}: weight_map names {name!r}, which is no file of its folder')
     return [folder / name for name in sorted(set(shards.values()))]
 

@@ -9,11 +9,8 @@ import pickle
 import signal
 import time
 
-import torch
-
 from qvlmem.commands import CommandError, terminal
 from qvlmem.models import ledger, machine
-from qvlmem.models.request import DTYPES
 
 
 @dataclasses.dataclass
@@ -67,10 +64,12 @@ def held_side(request, plain_tokens):
 
     run = _Run(request)
     subject, book = run.subject, ledger.Ledger(request.max_error, request.bound)
-    # What libraries set up at the first call with a shape is no memory of the weights.
-    warm = ledger.Ledger(request.max_error, request.bound)
-    for shape in {parameter.shape for parameter in subject.model.parameters() if parameter.numel() <= 1 << 20}:
-        warm.compress(ledger.WEIGHTS, '', torch.randn(shape).to(DTYPES[request.dtype]))
+    # What libraries set up at the first matrix of a shape is no memory of the weights.
+    warm, shapes = ledger.Ledger(request.max_error, request.bound), set()
+    for name, parameter in subject.model.named_parameters():
+        if parameter.numel() <= 1 << 20 and parameter.shape not in shapes:
+            shapes.add(parameter.shape)
+            warm.compress(ledger.WEIGHTS, name, subject.value_of(name, parameter))
     with run.loading('compressing') as advance:
         weights = HeldWeights(subject.model, book, subject.value_of, advance)
     features = HeldFeatures(subject.model, book)
