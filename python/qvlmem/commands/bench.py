@@ -81,7 +81,7 @@ def add_arguments(parser):
                         help='instruction sets for the kernels to use (default: the best)')
     parser.add_argument('--repeats', type=positive, default=9, help='rounds (default: %(default)s)')
     parser.add_argument('--clock', choices=('wall', 'cpu'), default='wall',
-                        help='cpu: the CPU time of one thread, for a busy machine (default: wall)')
+                        help='cpu: CPU time, with one thread, for a busy machine (default: wall)')
     parser.add_argument('--peers', metavar='DIR', type=pathlib.Path,
                         help='the virtual environment with other packages (default: none are measured)')
     parser.add_argument('--weights', metavar='FILE', type=pathlib.Path,
@@ -95,7 +95,7 @@ def add_arguments(parser):
 
 def main(options, parser):
     if options.clock == 'cpu' and options.threads != [1]:
-        parser.error('--clock cpu sees one thread alone: add --threads 1')
+        parser.error('--clock cpu adds up what threads take: add --threads 1')
     if options.picture and importlib.util.find_spec('matplotlib') is None:
         raise CommandError("--picture needs matplotlib, which is not installed; pip install 'qvlmem[run]' installs it")
     try:
