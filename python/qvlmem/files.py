@@ -98,7 +98,7 @@ def open_file(path):
 
 def compressor(method, max_error, bound, prefer):
     """A function from a tensor to a CompressedTensor. ValueError for options that there are not."""
-    manager = torch.classes.qvlmem.CompressionManager(f'prefer:{prefer},max_error:{max_error!r},bound:{bound}')
+    manager = torch.classes.qvlmem.CompressionManager(f'prefer:{prefer},max_error:{float(max_error)!r},bound:{bound}')
     manager.compress_tensor(torch.empty(0), method)
 
     def compress(x):

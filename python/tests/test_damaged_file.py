@@ -267,9 +267,10 @@ ENTRY = {'dtype': 'F32', 'shape': [2], 'data_offsets': [0, 8]}
     b'{"a":', b'{"a":1}', b'[]', b'{"__metadata__":{"a":1}}', b'{"__metadata__":3}', b'\xff\xff', b'{' * 90_000,
     b'{"a":' + json.dumps(ENTRY).encode() + b',"a":' + json.dumps(ENTRY).encode() + b'}',
     *({'a': ENTRY | change} for change in (
-        {'dtype': 'F31'}, {'dtype': 'F4'}, {'dtype': 5}, {'dtype': []}, {'shape': [3]}, {'shape': [-2]}, {'shape': [2.0]},
-        {'shape': 2}, {'shape': [True, 2]}, {'shape': [2**62, 0]}, {'data_offsets': [0, 4]}, {'data_offsets': [8, 0]},
-        {'data_offsets': [4, 12]}, {'data_offsets': [0]}, {'data_offsets': [-8, 0]}, {'data_offsets': None})),
+        {'dtype': 'F31'}, {'dtype': 'F4'}, {'dtype': 5}, {'dtype': []}, {'shape': [3]}, {'shape': [-2]},
+        {'shape': [2.0]}, {'shape': 2}, {'shape': [True, 2]}, {'shape': [2**62, 0]}, {'data_offsets': [0, 4]},
+        {'data_offsets': [8, 0]}, {'data_offsets': [4, 12]}, {'data_offsets': [0]}, {'data_offsets': [-8, 0]},
+        {'data_offsets': None})),
     {'a': ENTRY, 'b': ENTRY}, {'a': ENTRY, 'b': ENTRY | {'data_offsets': [12, 20]}},
     {'a': {'dtype': 'F32', 'shape': [0, 2**62, 2**62], 'data_offsets': [0, 0]}}], ids=lambda h: str(h)[:60])
 def test_safetensors_headers_that_are_wrong_are_refused(path, header):
