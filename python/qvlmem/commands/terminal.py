@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-WIDTH_OF_FILES = 110  # where stdout is no terminal, whose width rich would ask for
+WIDTH_OF_FILES = 200  # where stdout is no terminal: room for the names of weights
 
 
 def output_console(width_of_files=WIDTH_OF_FILES):
@@ -42,7 +42,7 @@ def new_table(title, *columns, text=(), **options):
     for index, name in enumerate(columns):
         left = index == 0 or name in text
         header = '\n' * (lines - name.count('\n')) + name
-        table.add_column(header, justify='left' if left else 'right', no_wrap=index > 0)
+        table.add_column(header, justify='left' if left else 'right', no_wrap=index > 0, overflow='fold')
     return table
 
 
