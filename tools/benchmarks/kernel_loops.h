@@ -127,7 +127,7 @@ class SparseLoop : public Loop {
         y_(bytes),
         indices_(bytes),
         kept_(bytes),
-        scratch_(new SparseScratch) {
+        scratches_(new SparseScratch[2]) {
     make_sparse_plan(bytes / 4, DType::kFloat32, &plan_);
     encode();
   }
@@ -142,19 +142,24 @@ class SparseLoop : public Loop {
   bool encode() {
     const SparseRule rule = sparse_nonzero_rule(plan_.dtype, true);
     nnz_ = 0;
+    SparsePlacing placing;
     for (int64_t unit = 0; unit < plan_.unit_count; ++unit) {
-      sparse_gather_cpu(plan_, rule, x_.get<void>(), unit, false, scratch_.get());
-      if (sparse_refuses(plan_, rule, *scratch_)) return false;
-      sparse_place_cpu(plan_, *scratch_, unit, nnz_, indices_.get<void>(), kept_.get<void>());
-      nnz_ += scratch_->count;
+      SparseScratch* scratch = &scratches_[unit % 2];
+      sparse_gather_and_place_cpu(plan_, rule, x_.get<void>(), unit, placing, indices_.get<void>(),
+                                  kept_.get<void>(), scratch);
+      if (sparse_refuses(plan_, rule, *scratch)) return false;
+      placing = {scratch, unit, nnz_};
+      nnz_ += scratch->count;
     }
+    sparse_place_cpu(plan_, placing, indices_.get<void>(), kept_.get<void>());
     return true;
   }
   const bool decode_;
   int64_t nnz_ = 0;
   SparsePlan plan_;
   Buffer x_, y_, indices_, kept_;
-  std::unique_ptr<SparseScratch> scratch_;
+  std::unique_ptr<SparseScratch[]>
+      scratches_;  // the unit that is read, and the one that is written
 };
 
 // bfloat16.
