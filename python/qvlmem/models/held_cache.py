@@ -51,14 +51,12 @@ class CompressedLayer(CacheLayerMixin):
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        past = self._restored()
         self.keys = torch.cat((self.keys, key_states), -2)
         self.values = torch.cat((self.values, value_states), -2)
-        whole = [torch.cat((*pieces, tail), -2) if pieces else tail
-                 for pieces, tail in zip(past, (self.keys, self.values))]
+        whole = self._whole(KEYS, 'keys'), self._whole(VALUES, 'values')
         if self.keys.shape[-2] >= TAIL:
             self._compress_tail()
-        return tuple(whole)
+        return whole
 
     def get_seq_length(self):
         if not self.is_initialized:
@@ -115,13 +113,15 @@ class CompressedLayer(CacheLayerMixin):
             alive[VALUES].append(self.values)
         return alive
 
-    def _restored(self):
-        """The decompressed chunks of all sequences: two lists of tensors to put together."""
+    def _whole(self, kind, field):
+        """The decompressed chunks and the tail of all sequences, [sequences, heads, tokens, head_dim]."""
+        tail = getattr(self, field)
         if not any(self.chunks):
-            return [], []
-        return [[torch.cat([torch.cat([self.ledger.decompress(kind, getattr(chunk, field))[:, :, :chunk.tokens]
-                                       for chunk in sequence], -2) for sequence in self.chunks])]
-                for kind, field in ((KEYS, 'keys'), (VALUES, 'values'))]
+            return tail
+        rows = [torch.cat((*(self.ledger.decompress(kind, getattr(chunk, field))[:, :, :chunk.tokens]
+                             for chunk in chunks), row), -2)
+                for chunks, row in zip(self.chunks, tail.split(1))]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def _compress_tail(self):
         name = f'layer {self.index}'

@@ -117,8 +117,9 @@ class HeldWeights:
             if x.numel() and x.min() < 0:
                 raise IndexError(f'expected ids from 0 to {module.num_embeddings - 1}, got {int(x.min())}')
             output = torch.empty(*x.shape, module.embedding_dim, dtype=module.weight.dtype)
-            for index in (x // rows).unique().tolist():
-                here = x // rows == index
+            blocks = x // rows
+            for index in blocks.unique().tolist():
+                here = blocks == index
                 output[here] = functional.embedding(x[here] - index * rows, weight.restore_block(index))
             return output
         finally:
@@ -131,7 +132,7 @@ class HeldWeights:
 
 def _refuse_state_dict(module, prefix, keep_vars):
     raise RuntimeError('HeldWeights: the weights of this model are held compressed and are not in its state_dict; '
-                       'save them before, or with qvlmem.save')
+                       'save them before')
 
 
 def _key(parameter):

@@ -7,14 +7,6 @@ CHUNK = 1 << 20  # elements in double precision at a time
 BOUNDS = ('tensor', 'row', 'element')
 
 
-def same_bits(x, y):
-    """True where shape, dtype and every bit agree: NaN equals itself, 0.0 is not -0.0."""
-    if x.shape != y.shape or x.dtype != y.dtype:
-        return False
-    flat = (t.contiguous().reshape(-1).view(torch.uint8) for t in (x, y))
-    return torch.equal(*flat)
-
-
 class ErrorSums:
     """The errors of y against x as `compress` defines its bounds, from some rows at a time.
 
