@@ -8,107 +8,23 @@
 #include <vector>
 
 #include "cpp_tests/kernels/isa_fixture.h"
+#include "cpp_tests/kernels/quantize_driver.h"
 #include "cpp_tests/kernels/typed_bytes.h"
 #include "kernels/quantize/quantize.h"
 
 namespace qvlmem {
 namespace {
 
-struct Encoded {
-  std::vector<uint8_t> q;
-  std::vector<float> scale;
-  std::vector<int32_t> zero;
-  bool operator==(const Encoded& other) const {
-    return q == other.q && scale == other.scale && zero == other.zero;
-  }
-};
-
-// Encodes unit by unit, in reverse, to show that units are independent.
-Encoded encode(const QuantizePlan& plan, const void* x, DType dtype,
-               const uint64_t* seed = nullptr) {
-  Encoded e;
-  e.q.assign(plan.rows * plan.row_bytes, 0xee);
-  e.scale.assign(plan.group_count, 1.0f);
-  if (!plan.symmetric) e.zero.assign(plan.group_count, 0);
-  if (plan.fused) {
-    for (int64_t u = plan.unit_count; u-- > 0;) {
-      EXPECT_EQ(quantize_encode_cpu(plan, x, dtype, u, u + 1, seed, e.q.data(), e.scale.data(),
-                                    e.zero.data()),
-                Status::kOk);
-    }
-    return e;
-  }
-  std::vector<QuantizeRange> merged(plan.group_count);
-  for (int64_t u = 0; u < plan.unit_count; ++u) {
-    QuantizeRange range;
-    quantize_range_cpu(plan, x, dtype, u, u + 1, &range);
-    QuantizeRange& m = merged[quantize_group_of_unit(plan, u)];
-    m.min = std::min(m.min, range.min);
-    m.max = std::max(m.max, range.max);
-    m.magnitude_bits = std::max(m.magnitude_bits, range.magnitude_bits);
-  }
-  for (int64_t g = 0; g < plan.group_count; ++g) {
-    const QuantizeGroup group = quantize_group(merged[g], plan.bits, plan.symmetric);
-    e.scale[g] = group.scale;
-    if (!plan.symmetric) e.zero[g] = group.zero_point;
-  }
-  for (int64_t u = plan.unit_count; u-- > 0;) {
-    quantize_encode_scaled_cpu(plan, x, dtype, u, u + 1, seed, e.scale.data(), e.zero.data(),
-                               e.q.data());
-  }
-  return e;
-}
-
-int64_t group_of(const QuantizePlan& plan, int64_t row, int64_t col) {
-  return plan.per_tensor ? 0 : row * plan.groups_per_row + col / plan.group;
-}
-
-struct Case {
-  int64_t rows, cols;
-  int bits;
-  bool symmetric;
-  int64_t group;
-  DType dtype;
-};
-
-std::vector<Case> cases() {
-  std::vector<Case> all;
-  const std::pair<int64_t, int64_t> shapes[] = {{1, 1},   {3, 72},    {2, 4304}, {5, 31},
-                                                {7, 129}, {1, 70001}, {40, 1},   {2, 40000}};
-  for (auto [rows, cols] : shapes)
-    for (int bits : {8, 4})
-      for (bool symmetric : {true, false})
-        for (int64_t group : {0, -1, 7, 32, 128, 50000})
-          for (DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16})
-            all.push_back({rows, cols, bits, symmetric, group, dtype});
-  return all;
-}
-
-std::string name(const Case& c) {
-  return std::to_string(c.rows) + "x" + std::to_string(c.cols) + " bits " + std::to_string(c.bits) +
-         (c.symmetric ? " symmetric" : " asymmetric") + " group " + std::to_string(c.group) +
-         " dtype " + std::to_string(int(c.dtype));
-}
-
-std::vector<float> sample(int64_t n, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.3f, 2.0f);
-  std::vector<float> values(n);
-  for (auto& v : values) v = normal(random);
-  if (n > 20) values[17] = -0.0f, values[3] = 1e-40f, values[11] = 60000.0f;
-  return values;
-}
-
 TEST(QuantizeKernelTest, DecodesWithinHalfAStepAndAlikeOnEveryIsa) {
-  for (const Case& c : cases()) {
-    SCOPED_TRACE(name(c));
+  for (const QuantizeCase& c : quantize_cases()) {
+    SCOPED_TRACE(name_of(c));
     QuantizePlan plan;
     ASSERT_EQ(make_quantize_plan(c.rows, c.cols, c.bits, c.symmetric, c.group, &plan), Status::kOk);
-    const auto x = as_dtype(sample(c.rows * c.cols, 5), c.dtype);
-    Encoded reference;
+    const auto x = as_dtype(quantize_sample(c.rows * c.cols, 5), c.dtype);
+    QuantizedParts reference;
     std::vector<uint8_t> reference_y;
     for_each_isa([&](Isa isa) {
-      const Encoded e = encode(plan, x.data(), c.dtype);
+      const QuantizedParts e = quantize_on_cpu(plan, x.data(), c.dtype);
       std::vector<uint8_t> y(c.rows * c.cols * 4 + 1, 0xcc);
       for (int64_t u = plan.unit_count; u-- > 0;) {
         dequantize_cpu(plan, e.q.data(), e.scale.data(), e.zero.data(), u, u + 1, y.data(),
@@ -137,9 +53,9 @@ TEST(QuantizeKernelTest, StochasticRoundingIsUnbiasedRepeatableAndSplitsAnywhere
   QuantizePlan plan;
   ASSERT_EQ(make_quantize_plan(1, n, 8, true, 0, &plan), Status::kOk);
   const uint64_t seed = 42;
-  Encoded reference;
+  QuantizedParts reference;
   for_each_isa([&](Isa isa) {
-    const Encoded e = encode(plan, x.data(), DType::kFloat32, &seed);
+    const QuantizedParts e = quantize_on_cpu(plan, x.data(), DType::kFloat32, &seed);
     if (isa == Isa::kPortable) reference = e;
     EXPECT_TRUE(e == reference);
     double sum = 0;
@@ -160,7 +76,7 @@ TEST(QuantizeKernelTest, SpecialGroups) {
       for (int i = 64; i < 128; ++i) x[i] = i % 2 ? kFloat32Max : -kFloat32Max;
       for (int i = 128; i < 192; ++i) x[i] = 1e-44f;
       for (int i = 192; i < 256; ++i) x[i] = 7.0f;
-      const Encoded e = encode(plan, x.data(), DType::kFloat32);
+      const QuantizedParts e = quantize_on_cpu(plan, x.data(), DType::kFloat32);
       std::vector<float> y(256);
       dequantize_cpu(plan, e.q.data(), e.scale.data(), e.zero.data(), 0, plan.unit_count, y.data(),
                      DType::kFloat32);

@@ -33,10 +33,15 @@ QVLMEM_HD inline PhiloxBlock philox4x32(uint64_t key, uint64_t counter) {
   return PhiloxBlock{{c0, c1, c2, c3}};
 }
 
-// A uniform number in [0, 1) with 24 bits for the element at `index` of a tensor.
+// A random word as a uniform number in [0, 1) with 24 bits.
+QVLMEM_HD inline float philox_fraction(uint32_t word) {
+  return static_cast<float>(word >> 8) * 0x1p-24f;
+}
+
+// The same for the element at `index` of a tensor.
 QVLMEM_HD inline float philox_uniform(uint64_t key, uint64_t index) {
   const PhiloxBlock block = philox4x32(key, index >> 2);
-  return static_cast<float>(block.word[index & 3] >> 8) * 0x1p-24f;
+  return philox_fraction(block.word[index & 3]);
 }
 
 }  // namespace qvlmem

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tests of CUDA kernels: on a GPU, or on a simulated one (QVLMEM_CUDA_SIM). Without either they
+// skip, or fail where QVLMEM_REQUIRE_CUDA=1 asks for one.
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace qvlmem {
+
+class CudaTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    int devices = 0;
+    const cudaError_t error = cudaGetDeviceCount(&devices);
+    if (error == cudaSuccess && devices > 0) return;
+    const char* require = std::getenv("QVLMEM_REQUIRE_CUDA");
+    if (require != nullptr && std::strcmp(require, "1") == 0) {
+      FAIL() << "QVLMEM_REQUIRE_CUDA=1, but there is no CUDA device: " << cudaGetErrorString(error);
+    }
+    GTEST_SKIP() << "no CUDA device: " << cudaGetErrorString(error);
+  }
+};
+
+// Device memory with guard bytes on both sides, which must stay as they were.
+class DeviceBytes {
+ public:
+  // shift: bytes that the data begins past an address aligned to 256.
+  explicit DeviceBytes(size_t size, size_t shift = 0, int fill = 0xee)
+      : size_(size), offset_(kGuard + shift) {
+    EXPECT_EQ(cudaMalloc(&base_, offset_ + size + kGuard), cudaSuccess);
+    EXPECT_EQ(cudaMemset(base_, kGuardByte, offset_ + size + kGuard), cudaSuccess);
+    EXPECT_EQ(cudaMemset(data(), fill, size), cudaSuccess);
+  }
+  DeviceBytes(const void* host, size_t size, size_t shift = 0) : DeviceBytes(size, shift) {
+    EXPECT_EQ(cudaMemcpy(data(), host, size, cudaMemcpyHostToDevice), cudaSuccess);
+  }
+  ~DeviceBytes() {
+    std::vector<uint8_t> all(offset_ + size_ + kGuard);
+    EXPECT_EQ(cudaMemcpy(all.data(), base_, all.size(), cudaMemcpyDeviceToHost), cudaSuccess);
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (i >= offset_ && i < offset_ + size_) continue;
+      if (all[i] == kGuardByte) continue;
+      ADD_FAILURE() << "byte " << static_cast<int64_t>(i) - static_cast<int64_t>(offset_) << " of "
+                    << size_ << " was written";
+      break;
+    }
+    cudaFree(base_);
+  }
+  DeviceBytes(const DeviceBytes&) = delete;
+  DeviceBytes& operator=(const DeviceBytes&) = delete;
+
+  void* data() { return static_cast<char*>(base_) + offset_; }
+  template <class T>
+  T* as() {
+    return static_cast<T*>(data());
+  }
+
+  template <class T>
+  std::vector<T> read() {
+    std::vector<T> host(size_ / sizeof(T));
+    EXPECT_EQ(cudaMemcpy(host.data(), data(), host.size() * sizeof(T), cudaMemcpyDeviceToHost),
+              cudaSuccess);
+    return host;
+  }
+
+ private:
+  static constexpr size_t kGuard = 256;
+  static constexpr uint8_t kGuardByte = 0xa5;
+  size_t size_, offset_;
+  void* base_ = nullptr;
+};
+
+}  // namespace qvlmem
