@@ -127,17 +127,24 @@ __global__ void __launch_bounds__(kBlockThreads)
     const int n = tile_numel(numel, tile);
     Bits held[kSparseHeld];
     load_tile(x + tile * kSparseTile, n, vectors, held);
-    constexpr int V = kVector<Bits>;
     int under = 0;
 #pragma unroll
     for (int k = 0; k < kSparseHeld; ++k) {
       const uint32_t key = held[k] & key_mask;
-      const bool counts = held_begin<Bits>(k / V) + k % V < n;
+      // No bin for keys below the range either: wrapped, they are beyond any.
       const uint32_t bin = (key - range.low) >> range.shift;
-      under += counts && key < range.low;
-      if (counts && key >= range.low && bin < kSparseBins) atomicAdd(&bins[bin], 1u);
+      under += key < range.low;
+      if (bin < kSparseBins) atomicAdd(&bins[bin], 1u);
     }
     below += under;
+    if (n < kSparseTile && threadIdx.x == 0) {  // zeros beyond the tensor were counted too
+      const uint32_t beyond = static_cast<uint32_t>(kSparseTile - n);
+      if (range.low > 0) {
+        below -= beyond;
+      } else {
+        atomicSub(&bins[0], beyond);
+      }
+    }
   }
   int64_t all_below;
   block_exclusive_sum<kBlockThreads>(below, &all_below);
