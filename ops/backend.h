@@ -7,6 +7,8 @@
 
 #include "ops/error_ops.h"
 #include "ops/quantize_ops.h"
+#include "ops/svd/svd_device.h"
+#include "ops/svd_ops.h"
 
 namespace qvlmem {
 
@@ -15,6 +17,8 @@ struct Backend {
   decltype(&ops::dequantize_cpu) dequantize;
   decltype(&ops::all_finite_cpu) all_finite;
   decltype(&ops::measure_error_cpu) measure_error;
+  decltype(&ops::svd_device_cpu) svd_device;
+  decltype(&ops::svd_reconstruct_cpu) svd_reconstruct;
 };
 
 extern const Backend kCpuBackend;
