@@ -3,7 +3,8 @@
 
 namespace qvlmem {
 
-const Backend kCudaBackend{ops::quantize_cuda, ops::dequantize_cuda, ops::all_finite_cuda,
-                           ops::measure_error_cuda};
+const Backend kCudaBackend{ops::quantize_cuda,   ops::dequantize_cuda,
+                           ops::all_finite_cuda, ops::measure_error_cuda,
+                           ops::svd_device_cuda, ops::svd_reconstruct_cuda};
 
 }  // namespace qvlmem
