@@ -256,6 +256,8 @@ cudaError_t launch_groups(const QuantizePlan& plan, const void* x, void* q, floa
     launch(quantize_groups<T, kBits, 32, V>, 32);
   } else if (plan.group <= 32 * kHeld) {
     launch(quantize_groups<T, kBits, 32, kHeld>, 32);
+  } else if (plan.group <= kBlockThreads * kHeld / 2) {
+    launch(quantize_groups<T, kBits, kBlockThreads, kHeld / 2>, kBlockThreads);
   } else {
     launch(quantize_groups<T, kBits, kBlockThreads, kHeld>, kBlockThreads);
   }

@@ -235,6 +235,18 @@ def test_every_device_does_its_own(ops):
     assert same_bits(y.cpu(), ops.dequantize(*ops.quantize(x, 8, False, 32), x.shape, 8, 32))
 
 
+def test_a_cache_holds_on_the_cpu_what_comes_from_the_gpu():
+    cache = torch.classes.qvlmem.HierarchicalCache(torch.classes.qvlmem.CompressionManager('method:int8'))
+    x = on_cuda(values('normal', (512, 512), torch.float32))
+    cache.put('key', x)
+    before = torch.cuda.memory_allocated()
+    y = cache.get('key')
+    assert y.device == x.device and tensor_error(x, y) < 0.02 and cache.tier_of('key') == 'cpu'
+    del y
+    cache.remove('key')
+    assert torch.cuda.memory_allocated() == before
+
+
 def test_more_elements_than_32_bits_count(ops):
     count = 2**31 + 77
     if torch.cuda.mem_get_info()[0] < 6 * count:
