@@ -20,7 +20,26 @@ function(qvlmem_add_cuda_test source)
 endfunction()
 
 if(QVLMEM_KERNELS_ONLY)
+  set(library qvlmem_kernels_cuda)
   foreach(source ${QVLMEM_CUDA_TESTS})
     qvlmem_add_cuda_test(${source})
   endforeach()
+else()
+  set(library qvlmem)
+endif()
+
+# What is compiled into the library. SM61 (and in all else the oldest that the toolkit knows) has no memory bandwidth to
+# spare for spilled registers.
+find_program(QVLMEM_CUOBJDUMP cuobjdump HINTS ${CUDAToolkit_BIN_DIR})
+find_package(Python3 COMPONENTS Interpreter)
+if(QVLMEM_CUOBJDUMP AND Python3_FOUND)
+  list(JOIN CMAKE_CUDA_ARCHITECTURES "," architectures)
+  list(GET CMAKE_CUDA_ARCHITECTURES 0 oldest)
+  string(REGEX MATCH "[0-9]+" oldest ${oldest})
+  add_test(NAME device_code COMMAND Python3::Interpreter ${PROJECT_SOURCE_DIR}/tools/check_device_code.py
+    --cuobjdump ${QVLMEM_CUOBJDUMP} --sass ${architectures} --ptx ${oldest} --no-stack ${oldest}
+    $<TARGET_FILE:${library}>)
+  set_tests_properties(device_code PROPERTIES LABELS cuda)
+else()
+  message(STATUS "No cuobjdump beside nvcc or no Python: the device code is not checked")
 endif()

@@ -91,7 +91,11 @@ if(NOT CMAKE_CUDA_ARCHITECTURES)
   list(TRANSFORM _qvlmem_real REPLACE "-real" "" AT 0 -1)
   set(CMAKE_CUDA_ARCHITECTURES ${_qvlmem_real})
 endif()
+# CMake has one set of these for all languages: clang's would have g++ do without precompiled headers.
+set(_qvlmem_pch "${CMAKE_PCH_EXTENSION}" "${CMAKE_PCH_PROLOGUE}")
 enable_language(CUDA)
+list(GET _qvlmem_pch 0 CMAKE_PCH_EXTENSION)
+list(GET _qvlmem_pch 1 CMAKE_PCH_PROLOGUE)
 set(CMAKE_CUDA_EXTENSIONS OFF)
 set(QVLMEM_WITH_CUDA TRUE)
 message(STATUS "CUDA ${QVLMEM_CUDA_VERSION}: ${CMAKE_CUDA_COMPILER_ID} ${CMAKE_CUDA_COMPILER_VERSION}, "
@@ -103,7 +107,7 @@ target_compile_definitions(qvlmem_cudart INTERFACE QVLMEM_CUDART_VERSION=${QVLME
 if(QVLMEM_KERNELS_ONLY)
   target_link_libraries(qvlmem_cudart INTERFACE ${CUDA_CUDART})
 else()  # the one that PyTorch uses
-  qvlmem_add_torch_cuda()
+  qvlmem_add_torch_cuda(FALSE)
 endif()
 
 add_library(qvlmem_cuda_flags INTERFACE)

@@ -95,9 +95,11 @@ elseif(EXISTS ${QVLMEM_TORCH_ROOT}/build-version)  # LibTorch: 2.7.1+cu126
   endif()
 endif()
 
-# Makes the target. Wheels of NVIDIA's libraries know no names without a version; LibTorch has them in its own folder.
-function(qvlmem_add_torch_cuda)
-  set(libraries ${QVLMEM_TORCH_ROOT}/lib/libtorch_cuda.so ${QVLMEM_TORCH_ROOT}/lib/libc10_cuda.so)
+# Makes the target. What it needs is loaded with whoever links it, used or not: a library without a run path relies on
+# that. cuBLAS and the like: only where used, or, where `all` is true, in any case as well.
+# Wheels of NVIDIA's libraries know no names without a version; LibTorch has them in its own folder.
+function(qvlmem_add_torch_cuda all)
+  set(libraries "")
   foreach(name cudart cublas cusolver cusparse)
     file(GLOB found ${QVLMEM_TORCH_ROOT}/../nvidia/*/lib/lib${name}.so.* ${QVLMEM_TORCH_ROOT}/lib/lib${name}[.-]*)
     if(NOT found)
@@ -108,7 +110,11 @@ function(qvlmem_add_torch_cuda)
     list(GET found 0 found)
     file(REAL_PATH ${found} found)
     list(APPEND libraries ${found})
+    if(name STREQUAL "cudart" AND NOT all)
+      list(APPEND libraries -Wl,--as-needed)
+    endif()
   endforeach()
   add_library(qvlmem_torch_cuda INTERFACE IMPORTED GLOBAL)
-  target_link_libraries(qvlmem_torch_cuda INTERFACE qvlmem_torch ${libraries})
+  target_link_libraries(qvlmem_torch_cuda INTERFACE qvlmem_torch -Wl,--push-state,--no-as-needed
+    ${QVLMEM_TORCH_ROOT}/lib/libtorch_cuda.so ${QVLMEM_TORCH_ROOT}/lib/libc10_cuda.so ${libraries} -Wl,--pop-state)
 endfunction()
