@@ -7,6 +7,7 @@
 
 #include "ops/error_ops.h"
 #include "ops/quantize_ops.h"
+#include "ops/sparse_compact.h"
 #include "ops/svd/svd_device.h"
 #include "ops/svd_ops.h"
 
@@ -17,6 +18,9 @@ struct Backend {
   decltype(&ops::dequantize_cpu) dequantize;
   decltype(&ops::all_finite_cpu) all_finite;
   decltype(&ops::measure_error_cpu) measure_error;
+  decltype(&ops::sparse_compact_cpu) sparse_compact;
+  decltype(&ops::sparse_expand_cpu) sparse_expand;
+  decltype(&ops::sparse_nonzero_cpu) sparse_nonzero;
   decltype(&ops::svd_device_cpu) svd_device;
   decltype(&ops::svd_reconstruct_cpu) svd_reconstruct;
 };

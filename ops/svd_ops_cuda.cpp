@@ -42,8 +42,8 @@ void finish_product(const SvdFactorScans& scans, const at::Tensor& product, at::
 // Without a word to the host, so that graphs can be captured.
 at::Tensor svd_reconstruct_cuda(const at::Tensor& u, const at::Tensor& v, at::IntArrayRef shape,
                                 std::optional<at::ScalarType> dtype) {
-  const auto device = svd_device_cuda(u);
   const ReconstructCall call = prepare_svd_reconstruct(u, v, shape, dtype);
+  const auto device = svd_device_cuda(u);
   if (call.y.numel() == 0) return call.y;
   const at::Tensor found =
       at::empty({2 * static_cast<int64_t>(sizeof(SvdScan))}, u.options().dtype(at::kByte));

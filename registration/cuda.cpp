@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/quantize_ops.h"
+#include "ops/sparse_ops.h"
 #include "ops/svd_ops.h"
 #include "registration/tables.h"
 
@@ -8,6 +9,8 @@ namespace qvlmem::registration {
 void register_cuda(torch::Library& m) {
   m.impl("quantize", TORCH_FN(ops::quantize_cuda));
   m.impl("dequantize", TORCH_FN(ops::dequantize_cuda));
+  m.impl("sparsify", TORCH_FN(ops::sparsify_cuda));
+  m.impl("densify", TORCH_FN(ops::densify_cuda));
   m.impl("svd", TORCH_FN(ops::svd));
   m.impl("svd_reconstruct", TORCH_FN(ops::svd_reconstruct_cuda));
 }
