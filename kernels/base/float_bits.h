@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Conversions between float32 and the 16-bit formats, by integers alone, so that every back end
-// gives the same bits. Round to nearest, ties to even; a NaN becomes quiet and keeps the payload
-// bits that fit (as F16C and PTX cvt do).
+// Conversions between float32 and the 16-bit formats, with the same bits on every back end: by
+// integers alone, or by an instruction that gives what the integers give. Round to nearest, ties to
+// even; a NaN becomes quiet and keeps the payload bits that fit, as F16C does (PTX's cvt gives one
+// NaN for all, so on a device NaN goes the way of the integers).
 #pragma once
 
 #include <cstdint>
@@ -38,6 +39,12 @@ QVLMEM_HD inline float to_float(BFloat16 value) {
 QVLMEM_HD inline float to_float(Half value) {
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
   const uint32_t magnitude = value.bits & 0x7fffu;
+#ifdef __CUDA_ARCH__
+  float converted;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(converted) : "h"(value.bits));
+  if (magnitude > 0x7c00u) converted = bits_to_float(sign | 0x7fc00000u | magnitude << 13);
+  return converted;
+#else
   if (magnitude >= 0x7c00u) {  // infinity, or NaN made quiet
     const uint32_t quiet = magnitude > 0x7c00u ? 0x00400000u : 0u;
     return bits_to_float(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13) | quiet);
@@ -46,6 +53,7 @@ QVLMEM_HD inline float to_float(Half value) {
   // Subnormal: magnitude * 2^-24 is exact in float32.
   const float value32 = static_cast<float>(magnitude) * 0x1p-24f;
   return bits_to_float(sign | float_to_bits(value32));
+#endif
 }
 
 QVLMEM_HD inline BFloat16 to_bfloat16(float value) {
@@ -60,6 +68,14 @@ QVLMEM_HD inline Half to_half(float value) {
   const uint32_t bits = float_to_bits(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
+#ifdef __CUDA_ARCH__
+  uint16_t converted;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(converted) : "f"(value));
+  if (magnitude > 0x7f800000u) {
+    converted = static_cast<uint16_t>(sign | 0x7e00u | (magnitude >> 13 & 0x3ffu));
+  }
+  return Half{converted};
+#else
   uint32_t half;
   if (magnitude > 0x7f800000u) {
     half = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
@@ -72,6 +88,7 @@ QVLMEM_HD inline Half to_half(float value) {
     half = float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u;
   }
   return Half{static_cast<uint16_t>(sign | half)};
+#endif
 }
 
 // Conversions that never turn a finite value into an infinity: what decoders use.
