@@ -86,6 +86,17 @@ TEST_F(ErrorCudaTest, ScalesDoublesAsTheCpuDoes) {
         }
 }
 
+// The one error's square is below the smallest double, beside which the run's largest stands.
+TEST_F(ErrorCudaTest, LosesWhatTheCpuLoses) {
+  for (int64_t cols : {3, 40, 2100}) {
+    std::vector<double> x(cols, 1.0), y(cols, 1.0);
+    x[cols / 2] = 1e-200;
+    y[cols / 2] = 0.0;
+    const ErrorMeasure m = expect_as_on_cpu(x, y, 1, cols, DType::kFloat64);
+    EXPECT_EQ(m.element > 0.0, cols < kErrorLanes);
+  }
+}
+
 TEST_F(ErrorCudaTest, CountsWhatIsNotFiniteAsAllOrNothing) {
   for (DType dtype : kErrorDTypes)
     for (int64_t cols : {5, 37, 5000})
