@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // x is read once, and once more where the sample's scale does not stand.
-#include "kernels/base/device.cuh"
-#include "kernels/half/half_cuda.h"
-#include "kernels/half/half_math.h"
+#include "kernels/half/half_device.cuh"
 
 namespace qvlmem {
 namespace {
 
-// Elements of a thread, in vectors that lie a block's width apart: so many loads are on their way
-// at once.
-constexpr int kItems = 16;
 // Blocks that encode again, or find that they need not: few, for they mostly need not.
 constexpr int64_t kAgainBlocks = 1024;
 
@@ -19,17 +14,15 @@ struct Magnitudes {
 };
 static_assert(sizeof(Magnitudes) == kHalfWorkspaceBytes, "what the header says");
 
-// A finite magnitude as a word that grows with it and tells all that half_settle_exponent asks: of
-// a double its upper half, the last bit set where the lower is not 0. 0 for what is not finite.
+// A magnitude as a word that grows with it and tells all that half_settle_exponent asks: of a
+// double its upper half, the last bit set where the lower is not 0.
 __device__ inline uint32_t magnitude_word(float value) {
-  const uint32_t word = float_to_bits(value) & 0x7fffffffu;
-  return word < 0x7f800000u ? word : 0u;
+  return float_to_bits(value) & 0x7fffffffu;
 }
 __device__ inline uint32_t magnitude_word(double value) {
   const uint64_t bits = double_to_bits(value);
-  const uint32_t word = static_cast<uint32_t>(bits >> 32) & 0x7fffffffu;
   const uint32_t rest = static_cast<uint32_t>(bits) != 0 ? 1u : 0u;
-  return word < 0x7ff00000u ? word | rest : 0u;
+  return (static_cast<uint32_t>(bits >> 32) & 0x7fffffffu) | rest;
 }
 
 // What is computed in: float64 for float64, else float32.
@@ -44,16 +37,31 @@ template <class T>
 struct Scaling {
   using Wide = float;
   static constexpr DType kDType = DType::kFloat32;
+  static constexpr uint32_t kInfinity = 0x7f800000u;  // its word; NaN are above
   __device__ static double magnitude(uint32_t word) { return double{bits_to_float(word)}; }
 };
 template <>
 struct Scaling<double> {
   using Wide = double;
   static constexpr DType kDType = DType::kFloat64;
+  static constexpr uint32_t kInfinity = 0x7ff00000u;
   __device__ static double magnitude(uint32_t word) {
     return bits_to_double(static_cast<uint64_t>(word) << 32);
   }
 };
+
+template <class T>
+__device__ inline uint32_t finite_or_zero(uint32_t word) {
+  return word < Scaling<T>::kInfinity ? word : 0u;
+}
+
+// half_encode_value of a finite value.
+__device__ inline Half encode_finite(float value, float inverse) {
+  return number_to_half(value * inverse);
+}
+__device__ inline Half encode_finite(double value, double inverse) {
+  return to_half(value * inverse);
+}
 
 template <class T>
 __device__ inline int proposed_exponent(const Magnitudes& known) {
@@ -79,31 +87,9 @@ __global__ void __launch_bounds__(kBlockThreads)
     const int in_runs = s - static_cast<int>(kHalfSampleHead);
     index = half_sample_begin(numel, in_runs / kHalfSampleRun) + in_runs % kHalfSampleRun;
   }
-  raise(index < numel ? magnitude_word(to_wide(x[index])) : 0u, &known->sampled);
+  const uint32_t word = index < numel ? magnitude_word(to_wide(x[index])) : 0u;
+  raise(finite_or_zero<T>(word), &known->sampled);
 }
-
-// The tensor cut into tiles of kItems for each thread of a block.
-struct TileShape {
-  int64_t numel, tiles;
-  bool vectors;
-};
-
-// x and y: what is read and written, V elements of so many bytes at a time.
-TileShape tile_shape(int64_t numel, int V, const void* x, int64_t x_bytes, const void* y,
-                     int64_t y_bytes) {
-  return {numel, ceil_div(numel, int64_t{kItems} * kBlockThreads),
-          is_aligned(x, V * x_bytes) && is_aligned(y, V * y_bytes)};
-}
-
-// Of this thread's vector c of a tile: its first element, and how many are in the tensor.
-template <int V>
-struct TileVector {
-  int64_t first;
-  int n;
-  __device__ TileVector(const TileShape& shape, int64_t tile, int c)
-      : first(((tile * (kItems / V) + c) * kBlockThreads + threadIdx.x) * V),
-        n(static_cast<int>(max(min(shape.numel - first, int64_t{V}), int64_t{0}))) {}
-};
 
 // Encodes with the proposed scale and finds the whole magnitude; or, kAgain, with the settled scale
 // where that is another, and writes the scale.
@@ -124,21 +110,30 @@ __global__ void __launch_bounds__(kBlockThreads)
   const Wide inverse = static_cast<Wide>(power_of_two(-exponent));
   uint32_t top = 0;
   for (int64_t tile = blockIdx.x; tile < shape.tiles; tile += gridDim.x) {
-    T values[kItems / V][V];
+    T values[kHalfItems / V][V];
 #pragma unroll
-    for (int c = 0; c < kItems / V; ++c) {
+    for (int c = 0; c < kHalfItems / V; ++c) {
       const TileVector<V> at(shape, tile, c);
       load_elements<V>(x + at.first, at.n, shape.vectors, values[c]);
     }
 #pragma unroll
-    for (int c = 0; c < kItems / V; ++c) {
+    for (int c = 0; c < kHalfItems / V; ++c) {
       const TileVector<V> at(shape, tile, c);
       Half encoded[V];
+      uint32_t highest = 0;
 #pragma unroll
-      for (int k = 0; k < V; ++k) {
-        const Wide value = to_wide(values[c][k]);
-        if (!kAgain) top = max(top, magnitude_word(value));
-        encoded[k] = half_encode_value(value, inverse);
+      for (int k = 0; k < V; ++k) highest = max(highest, magnitude_word(to_wide(values[c][k])));
+      if (highest < Scaling<T>::kInfinity) {
+        top = max(top, highest);
+#pragma unroll
+        for (int k = 0; k < V; ++k) encoded[k] = encode_finite(to_wide(values[c][k]), inverse);
+      } else {
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+          const Wide value = to_wide(values[c][k]);
+          top = max(top, finite_or_zero<T>(magnitude_word(value)));
+          encoded[k] = half_encode_value(value, inverse);
+        }
       }
       store_elements<V>(encoded, at.n, shape.vectors, half + at.first);
     }
@@ -147,36 +142,6 @@ __global__ void __launch_bounds__(kBlockThreads)
 }
 
 __global__ void set_one(float* scale) { *scale = 1.0f; }
-
-template <class T, class Scale>
-__global__ void __launch_bounds__(kBlockThreads)
-    decode_halves(TileShape shape, const Half* half, const Scale* scale, T* y) {
-  constexpr int V = kVector<T>;
-  const double wide = *scale;
-  const float narrow = static_cast<float>(wide);
-  const bool fits = sizeof(T) < 8 && double{narrow} == wide;
-  Half values[kItems / V][V];
-#pragma unroll
-  for (int c = 0; c < kItems / V; ++c) {
-    const TileVector<V> at(shape, blockIdx.x, c);
-    load_elements<V>(half + at.first, at.n, shape.vectors, values[c]);
-  }
-#pragma unroll
-  for (int c = 0; c < kItems / V; ++c) {
-    const TileVector<V> at(shape, blockIdx.x, c);
-    T decoded[V];
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      if constexpr (sizeof(T) < 8) {
-        decoded[k] = fits ? half_decode_value<T>(values[c][k], narrow)
-                          : half_decode_value<T>(values[c][k], wide);
-      } else {
-        decoded[k] = half_decode_value<T>(values[c][k], wide);
-      }
-    }
-    store_elements<V>(decoded, at.n, shape.vectors, y + at.first);
-  }
-}
 
 template <class T>
 cudaError_t encode(const HalfPlan& plan, const T* x, Half* half, void* scale, Magnitudes* known,
@@ -198,11 +163,6 @@ cudaError_t encode(const HalfPlan& plan, const T* x, Half* half, void* scale, Ma
   return cudaGetLastError();
 }
 
-template <class F>
-cudaError_t with_type(DType dtype, const F& f) {
-  return dtype == DType::kFloat64 ? f(double()) : with_lossy_type(dtype, f);
-}
-
 }  // namespace
 
 cudaError_t half_encode_cuda(const HalfPlan& plan, const void* x, void* half, void* scale,
@@ -221,22 +181,6 @@ cudaError_t half_encode_cuda(const HalfPlan& plan, const void* x, void* half, vo
   };
   if (plan.dtype == DType::kFloat64) return run(double());
   return plan.dtype == DType::kBFloat16 ? run(BFloat16()) : run(float());
-}
-
-cudaError_t half_decode_cuda(const HalfPlan& plan, const void* half, const void* scale,
-                             DType scale_dtype, void* y, cudaStream_t stream) noexcept {
-  if (plan.numel == 0) return cudaSuccess;
-  return with_type(plan.dtype, [&](auto element) {
-    using T = decltype(element);
-    const TileShape shape = tile_shape(plan.numel, kVector<T>, half, sizeof(Half), y, sizeof(T));
-    const auto decode = [&](const auto* factor) {
-      decode_halves<<<blocks_for(shape.tiles * kBlockThreads), kBlockThreads, 0, stream>>>(
-          shape, static_cast<const Half*>(half), factor, static_cast<T*>(y));
-      return cudaGetLastError();
-    };
-    return scale_dtype == DType::kFloat64 ? decode(static_cast<const double*>(scale))
-                                          : decode(static_cast<const float*>(scale));
-  });
 }
 
 }  // namespace qvlmem
