@@ -97,6 +97,28 @@ TEST_F(ErrorCudaTest, LosesWhatTheCpuLoses) {
   }
 }
 
+// Nothing but zeros and subnormal numbers, a few of them normal in the last row.
+TEST_F(ErrorCudaTest, TakesTheSmallestNumbers) {
+  for (DType dtype : kErrorDTypes) {
+    const double least = dtype == DType::kFloat64    ? 0x1p-1074
+                         : dtype == DType::kFloat32  ? 0x1p-149
+                         : dtype == DType::kBFloat16 ? 0x1p-133
+                                                     : 0x1p-24;
+    for (int64_t cols : {9, 200, 4200}) {
+      std::vector<double> x(3 * cols), y(3 * cols);
+      for (int64_t i = 0; i < 3 * cols; ++i) {
+        x[i] = i / cols == 1 ? (i % 2 ? -0.0 : 0.0) : least * static_cast<double>(i % 7 - 3);
+        y[i] = i / cols == 1 && i % 5 ? 0.0 : least * static_cast<double>(i % 3);
+        if (i / cols == 2 && i % 41 == 0) x[i] = 0x1p-14, y[i] = -0.0;
+      }
+      for (bool swap : {false, true}) {
+        expect_as_on_cpu(swap ? y : x, swap ? x : y, 3, cols, dtype);
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
 TEST_F(ErrorCudaTest, CountsWhatIsNotFiniteAsAllOrNothing) {
   for (DType dtype : kErrorDTypes)
     for (int64_t cols : {5, 37, 5000})

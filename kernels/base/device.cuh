@@ -8,6 +8,7 @@
 
 #include "kernels/base/checked.h"
 #include "kernels/base/dtype.h"
+#include "kernels/base/float64_bits.h"
 #include "kernels/base/float_bits.h"
 
 namespace qvlmem {
@@ -133,6 +134,18 @@ __device__ inline void load_vector(const T* x, int n, bool vectors, float* value
 
 inline bool is_aligned(const void* p, int64_t bytes) {
   return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(bytes) == 0;
+}
+
+// A magnitude as a word that grows with it: of a double its upper half, the last bit set where the
+// lower is not 0. So it tells a magnitude's exponent, whether it is 0, and how it compares with any
+// number that has few bits.
+__device__ inline uint32_t magnitude_word(float value) {
+  return float_to_bits(value) & 0x7fffffffu;
+}
+__device__ inline uint32_t magnitude_word(double value) {
+  const uint64_t bits = double_to_bits(value);
+  const uint32_t rest = static_cast<uint32_t>(bits) != 0 ? 1u : 0u;
+  return (static_cast<uint32_t>(bits >> 32) & 0x7fffffffu) | rest;
 }
 
 // The maximum over each run of kTeam lanes of a warp, in all of them. REQUIRES: the whole warp.

@@ -20,6 +20,15 @@ __device__ inline double to_double(T value) {
   return to_float(value);
 }
 
+// A number as a double, by integers: SM61 converts at a 32nd of their rate. REQUIRES: bits of 0 or
+// of a normal number.
+__device__ inline double widened(uint32_t bits) {
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  const uint32_t high = magnitude == 0 ? 0 : (magnitude >> 3) + 0x38000000u;
+  return __hiloint2double(static_cast<int>(high | (bits & 0x80000000u)),
+                          static_cast<int>(bits << 29));
+}
+
 // Running sums and maxima of one lane.
 template <class T>
 struct LaneSums {
@@ -33,14 +42,31 @@ struct LaneSums {
       b *= factor;
     }
     const ErrorPair pair = error_pair(a, b);
-    error_sq += pair.error * pair.error;
-    if (sizeof(T) == 8) {
-      norm_sq += pair.magnitude * pair.magnitude;
-    } else {
-      norm_sq = fma(pair.magnitude, pair.magnitude, norm_sq);
-    }
-    max_error = max(max_error, double_to_bits(pair.error));
+    add_squares(pair.error, pair.magnitude);
     max_abs = max(max_abs, double_to_bits(pair.magnitude));
+  }
+
+  // Adds kAhead pairs of zeros and normal numbers, hence finite. False where one is not; then none
+  // is added.
+  __device__ bool add_plain(const T* x, const T* y) {
+    uint32_t a[kAhead], b[kAhead], low = 0xffffffffu, high_a = 0, high_b = 0;
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      a[k] = float_to_bits(to_float(x[k]));
+      b[k] = float_to_bits(to_float(y[k]));
+      const uint32_t magnitude_a = a[k] & 0x7fffffffu, magnitude_b = b[k] & 0x7fffffffu;
+      low = min(low, min(magnitude_a - 1, magnitude_b - 1));  // 0 is above all
+      high_a = max(high_a, magnitude_a);
+      high_b = max(high_b, magnitude_b);
+    }
+    if (low < 0x007fffffu || max(high_a, high_b) >= 0x7f800000u) return false;
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      const double wide = widened(a[k]);
+      add_squares(fabs(wide - widened(b[k])), wide);
+    }
+    max_abs = max(max_abs, double_to_bits(widened(high_a)));
+    return true;
   }
 
   // Adds the lanes of a team pairwise, to the same in all of them.
@@ -61,17 +87,24 @@ struct LaneSums {
   }
 
  private:
+  __device__ void add_squares(double error, double value) {
+    error_sq += error * error;
+    if (sizeof(T) == 8) {
+      norm_sq += value * value;
+    } else {
+      norm_sq = fma(value, value, norm_sq);
+    }
+    max_error = max(max_error, double_to_bits(error));
+  }
+
   __device__ static uint64_t other_lane(uint64_t bits, int step) {
     return __shfl_xor_sync(kAllLanes, static_cast<unsigned long long>(bits), step);
   }
 };
 
-// Of a magnitude its upper half, the last bit set where the lower is not 0; 0 where not finite.
-__device__ inline uint32_t magnitude_word(double value) {
-  const uint64_t bits = double_to_bits(value);
-  const uint32_t word = static_cast<uint32_t>(bits >> 32) & 0x7fffffffu;
-  const uint32_t rest = static_cast<uint32_t>(bits) != 0 ? 1u : 0u;
-  return word < 0x7ff00000u ? word | rest : 0u;
+__device__ inline uint32_t finite_word(double value) {
+  const uint32_t word = magnitude_word(value);
+  return word < 0x7ff00000u ? word : 0u;
 }
 
 __device__ inline int32_t exponent_for(uint32_t word) {
@@ -85,7 +118,7 @@ __device__ ErrorSums measure_run(const T* x, const T* y, int n, int lane) {
   if constexpr (sizeof(T) == 8) {
     uint32_t top = 0;
     for (int i = lane; i < n; i += kLanes) {
-      top = max(top, max(magnitude_word(x[i]), magnitude_word(y[i])));
+      top = max(top, max(finite_word(x[i]), finite_word(y[i])));
     }
     exponent = exponent_for(team_max<kLanes>(top));
   }
@@ -98,6 +131,9 @@ __device__ ErrorSums measure_run(const T* x, const T* y, int n, int lane) {
     for (int k = 0; k < kAhead; ++k) {
       a[k] = x[i + k * kLanes];
       b[k] = y[i + k * kLanes];
+    }
+    if constexpr (sizeof(T) < 8) {
+      if (sums.add_plain(a, b)) continue;
     }
 #pragma unroll
     for (int k = 0; k < kAhead; ++k) sums.add(a[k], b[k], factor);
@@ -120,7 +156,7 @@ __device__ ErrorSums measure_short_row(const T* x, const T* y, int cols) {
   int32_t exponent = 0;
   if constexpr (sizeof(T) == 8) {
     uint32_t top = 0;
-    for (int i = 0; i < cols; ++i) top = max(top, max(magnitude_word(x[i]), magnitude_word(y[i])));
+    for (int i = 0; i < cols; ++i) top = max(top, max(finite_word(x[i]), finite_word(y[i])));
     exponent = exponent_for(top);
   }
   const double factor = power_of_two(-exponent);

@@ -8,22 +8,11 @@ namespace {
 // Blocks that encode again, or find that they need not: few, for they mostly need not.
 constexpr int64_t kAgainBlocks = 1024;
 
-// Largest finite magnitudes so far, as words.
+// Largest finite magnitudes so far, as words: they tell all that half_settle_exponent asks.
 struct Magnitudes {
   uint32_t sampled, whole;
 };
 static_assert(sizeof(Magnitudes) == kHalfWorkspaceBytes, "what the header says");
-
-// A magnitude as a word that grows with it and tells all that half_settle_exponent asks: of a
-// double its upper half, the last bit set where the lower is not 0.
-__device__ inline uint32_t magnitude_word(float value) {
-  return float_to_bits(value) & 0x7fffffffu;
-}
-__device__ inline uint32_t magnitude_word(double value) {
-  const uint64_t bits = double_to_bits(value);
-  const uint32_t rest = static_cast<uint32_t>(bits) != 0 ? 1u : 0u;
-  return (static_cast<uint32_t>(bits >> 32) & 0x7fffffffu) | rest;
-}
 
 // What is computed in: float64 for float64, else float32.
 __device__ inline double to_wide(double value) { return value; }
