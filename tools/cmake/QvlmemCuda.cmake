@@ -85,25 +85,28 @@ if(QVLMEM_CUDA STREQUAL "AUTO")
   endif()
 endif()
 
-# SASS for every architecture that differs, of those that this toolkit knows; PTX of the first, which every later
-# GPU can compile, and of the last. (A binary serves later minor versions of its major one.)
+# Code for the first architecture of each major version that this toolkit knows, which serves the later ones of that
+# version (SM75, SM86 and SM89 on top take two thirds more time and bytes); PTX of the first, from which a driver
+# can compile for every later GPU, and of the last.
 if(NOT CMAKE_CUDA_ARCHITECTURES)
   if(_qvlmem_compiler MATCHES "clang")
-    set(_qvlmem_known 61 70 75 80 86 89 90)
+    set(_qvlmem_known 61 70 80 90)
   else()
     execute_process(COMMAND ${CUDAToolkit_NVCC_EXECUTABLE} --list-gpu-arch OUTPUT_VARIABLE _qvlmem_known
       COMMAND_ERROR_IS_FATAL ANY)
     string(REGEX MATCHALL "[0-9]+" _qvlmem_known "${_qvlmem_known}")
   endif()
-  set(_qvlmem_real "")
-  foreach(_qvlmem_arch 61 70 75 80 86 89 90 100 120)
-    if(_qvlmem_arch IN_LIST _qvlmem_known)
-      list(APPEND _qvlmem_real ${_qvlmem_arch}-real)
+  set(_qvlmem_major 0)
+  foreach(_qvlmem_arch 61 70 75 80 90 100 120)
+    math(EXPR _qvlmem_next "${_qvlmem_arch} / 10")
+    if(_qvlmem_arch IN_LIST _qvlmem_known AND NOT _qvlmem_next EQUAL _qvlmem_major)
+      list(APPEND CMAKE_CUDA_ARCHITECTURES ${_qvlmem_arch}-real)
+      set(_qvlmem_major ${_qvlmem_next})
     endif()
   endforeach()
-  list(TRANSFORM _qvlmem_real REPLACE "-real" "" AT 0 -1)
-  set(CMAKE_CUDA_ARCHITECTURES ${_qvlmem_real})
+  list(TRANSFORM CMAKE_CUDA_ARCHITECTURES REPLACE "-real" "" AT 0 -1)
 endif()
+
 # CMake has one set of these for all languages: clang's would have g++ do without precompiled headers.
 set(_qvlmem_pch "${CMAKE_PCH_EXTENSION}" "${CMAKE_PCH_PROLOGUE}")
 enable_language(CUDA)
