@@ -133,7 +133,7 @@ void stochastic_run(const T* x, size_t n, const Rounding& r, uint64_t seed, uint
   for (size_t i = 0; i < n;) {
     const PhiloxBlock block = philox4x32(seed, (index + i) >> 2);
     do {
-      const float uniform = static_cast<float>(block.word[(index + i) & 3] >> 8) * 0x1p-24f;
+      const float uniform = philox_fraction(block.word[(index + i) & 3]);
       q[i] =
           static_cast<int8_t>(quantize_stochastic(to_float(x[i]), r.group, r.low, r.high, uniform));
       ++i;
