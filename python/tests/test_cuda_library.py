@@ -47,3 +47,16 @@ def test_loaded_alone_it_serves_the_cpu_and_starts_no_cuda():
         capture_output=True, text=True, env=os.environ | {'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ['quantize', 'dequantize']
+
+
+@pytest.mark.parametrize('built_for, said', [
+    ({'torch': '1.0.0'}, 'built for PyTorch 1.0.0, but PyTorch'),
+    ({'cuda': '5.0'}, 'built with CUDA 5.0, but the PyTorch that is imported'),
+])
+def test_one_built_for_another_pytorch_is_refused(tmp_path, monkeypatch, built_for, said):
+    path = tmp_path / 'libqvlmem.so'
+    path.write_bytes(b'')
+    path.with_suffix('.json').write_text(json.dumps(built_for))
+    monkeypatch.setenv('QVLMEM_LIBRARY', str(path))
+    with pytest.raises(ImportError, match=said):
+        qvlmem.load_library()
