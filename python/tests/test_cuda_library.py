@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import qvlmem
+from qvlmem.commands import doctor
 
 PROGRAM = """
 import sys
@@ -47,6 +48,11 @@ def test_loaded_alone_it_serves_the_cpu_and_starts_no_cuda():
         capture_output=True, text=True, env=os.environ | {'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ['quantize', 'dequantize']
+
+
+def test_the_doctor_says_so():
+    library()
+    assert doctor.examine()['library']['cuda'] == torch.version.cuda
 
 
 @pytest.mark.parametrize('built_for, said', [
