@@ -4,6 +4,9 @@
 # the warps of a block in both orders. QVLMEM_REQUIRE_CUDA=1 has them fail instead of skip.
 
 set(QVLMEM_CUDA_TESTS
+  kernels/error_cuda_test.cpp
+  kernels/half_cuda_test.cpp
+  kernels/profile_cuda_test.cpp
   kernels/quantize_cuda_test.cpp
 )
 

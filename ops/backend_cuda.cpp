@@ -4,6 +4,6 @@
 namespace qvlmem {
 
 const Backend kCudaBackend{ops::quantize_cuda, ops::dequantize_cuda, ops::all_finite_cuda,
-                           ops::measure_error_cuda};
+                           ops::to_fp16_cuda,  ops::from_fp16_cuda,  ops::measure_error_cuda};
 
 }  // namespace qvlmem

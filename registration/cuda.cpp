@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "ops/half_ops.h"
+#include "ops/profile_ops.h"
 #include "ops/quantize_ops.h"
 #include "registration/tables.h"
 
@@ -7,6 +9,9 @@ namespace qvlmem::registration {
 void register_cuda(torch::Library& m) {
   m.impl("quantize", TORCH_FN(ops::quantize_cuda));
   m.impl("dequantize", TORCH_FN(ops::dequantize_cuda));
+  m.impl("to_fp16", TORCH_FN(ops::to_fp16_cuda));
+  m.impl("from_fp16", TORCH_FN(ops::from_fp16_cuda));
+  m.impl("profile_values", TORCH_FN(ops::profile_values_cuda));
 }
 
 }  // namespace qvlmem::registration
