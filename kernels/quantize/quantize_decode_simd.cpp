@@ -110,7 +110,9 @@ class ValueWriter {
       : y_(y),
         far_(plan.rows * plan.cols * static_cast<int64_t>(sizeof(T)) >= kStreamBytes),
         straight_(!far_ || suits_streaming(plan, y)),
-        lines_(reinterpret_cast<uint8_t*>(y), far_, stage->bytes) {}
+        lines_(reinterpret_cast<uint8_t*>(y), far_, stage->bytes) {
+    if (!straight_) stage->clear();
+  }
 
   HWY_INLINE void run(const int8_t* steps, size_t n, float scale, int32_t zero_point) {
     if (straight_) {

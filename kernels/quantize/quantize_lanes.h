@@ -24,19 +24,26 @@ HWY_INLINE VI32 round_to_int(VF32 v) {
 #endif
 }
 
-// How far ahead of what is worked on memory is asked for, in bytes. Past the caches' latency, and
-// within half of an L1 cache: the processor's own prefetching stops at the end of a page, and
-// while values in cache are read again.
+// Memory is asked for this far ahead of what is worked on, in bytes: the processor's own reading
+// ahead stops at the end of a page, and while values in cache are read again.
 constexpr size_t kAheadBytes = size_t{16} << 10;
 
-// Asks for the lines of 4 * N elements, kAheadBytes after p. kOnce: they are read and not needed
-// again, so they are to push nothing else out of the caches.
-template <bool kOnce, class T>
-HWY_INLINE void read_ahead(const T* p) {
-  if (N == 1) return;  // one line holds several times 4 elements: not worth the instructions
+// Asks for the lines of the 4 * N elements kAheadBytes after p, which are needed for a moment only
+// and are to push nothing out of L2.
+template <class T>
+HWY_INLINE void read_ahead_once(const T* p) {
+  if (N == 1) return;  // a line holds several times 4 elements
   const char* ahead = reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(p) + kAheadBytes);
-  for (size_t i = 0; i < 4 * N * sizeof(T); i += 64)
-    __builtin_prefetch(ahead + i, 0, kOnce ? 0 : 3);
+  for (size_t i = 0; i < 4 * N * sizeof(T); i += 64) __builtin_prefetch(ahead + i, 0, 0);
+}
+
+// The same for what is to stay in cache; half as far, for reading alone.
+template <class T>
+HWY_INLINE void read_ahead(const T* p) {
+  if (N == 1) return;
+  const char* ahead =
+      reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(p) + kAheadBytes / 2);
+  for (size_t i = 0; i < 4 * N * sizeof(T); i += 64) __builtin_prefetch(ahead + i, 0, 3);
 }
 
 // Where units [begin, end) lie: consecutive elements of x, whole groups where the plan is fused,

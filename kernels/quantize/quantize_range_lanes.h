@@ -45,7 +45,7 @@ HWY_INLINE LaneRange<kSymmetric> range_run(const T* x, size_t n) {
   LaneRange<kSymmetric> a, b, c, d;
   size_t i = 0;
   for (; i + 4 * N <= n; i += 4 * N) {
-    if (kAhead) read_ahead<false>(x + i);
+    if (kAhead) read_ahead(x + i);
     a.widen(load_f32(x + i));
     b.widen(load_f32(x + i + N));
     c.widen(load_f32(x + i + 2 * N));

@@ -78,7 +78,10 @@ constexpr size_t kStageRun = 1024, kStageFull = 512;
 
 struct Stage {
   // At the end a row's last nibble, and lines that are looked at and not used.
-  alignas(kLine) int8_t bytes[kStageFull + kStageRun + 4 * kLine] = {};
+  alignas(kLine) int8_t bytes[kStageFull + kStageRun + 4 * kLine];
+
+  // Before the first use, for nothing to be looked at that was never written.
+  HWY_INLINE void clear() { memset(bytes, 0, sizeof(bytes)); }
 };
 
 // Staged bytes (kNibbles: steps, two a byte) that make a line.

@@ -72,7 +72,7 @@ HWY_INLINE void store_steps(VI32 a, VI32 b, VI32 c, VI32 d, const LaneRounding& 
 
 template <bool kSymmetric, bool kAhead, bool kStream, class T>
 HWY_INLINE void nearest_block(const T* x, const LaneRounding& r, int8_t* q) {
-  if (kAhead) read_ahead<true>(x);
+  if (kAhead) read_ahead_once(x);
   const VI32 a = round_to_int(hn::Mul(load_f32(x), r.inverse));
   const VI32 b = round_to_int(hn::Mul(load_f32(x + N), r.inverse));
   const VI32 c = round_to_int(hn::Mul(load_f32(x + 2 * N), r.inverse));
@@ -175,7 +175,9 @@ class StepWriter {
         q_(static_cast<int8_t*>(q) + span.row * plan.row_bytes +
            (kNibbles ? span.col / 2 : span.col)),
         lines_(reinterpret_cast<uint8_t*>(q_), plan.rows * plan.row_bytes >= kStreamBytes,
-               stage->bytes) {}
+               stage->bytes) {
+    if (kStaged) stage->clear();
+  }
 
   // The next n values, all of one group.
   HWY_INLINE void run(size_t n, const QuantizeGroup& group) {
