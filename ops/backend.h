@@ -8,6 +8,9 @@
 #include "ops/error_ops.h"
 #include "ops/half_ops.h"
 #include "ops/quantize_ops.h"
+#include "ops/sparse_compact.h"
+#include "ops/svd/svd_device.h"
+#include "ops/svd_ops.h"
 
 namespace qvlmem {
 
@@ -18,6 +21,11 @@ struct Backend {
   decltype(&ops::to_fp16_cpu) to_fp16;
   decltype(&ops::from_fp16_cpu) from_fp16;
   decltype(&ops::measure_error_cpu) measure_error;
+  decltype(&ops::sparse_compact_cpu) sparse_compact;
+  decltype(&ops::sparse_expand_cpu) sparse_expand;
+  decltype(&ops::sparse_nonzero_cpu) sparse_nonzero;
+  decltype(&ops::svd_device_cpu) svd_device;
+  decltype(&ops::svd_reconstruct_cpu) svd_reconstruct;
 };
 
 extern const Backend kCpuBackend;
