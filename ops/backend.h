@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ops/error_ops.h"
+#include "ops/half_ops.h"
 #include "ops/quantize_ops.h"
 #include "ops/sparse_compact.h"
 #include "ops/svd/svd_device.h"
@@ -17,6 +18,8 @@ struct Backend {
   decltype(&ops::quantize_cpu) quantize;
   decltype(&ops::dequantize_cpu) dequantize;
   decltype(&ops::all_finite_cpu) all_finite;
+  decltype(&ops::to_fp16_cpu) to_fp16;
+  decltype(&ops::from_fp16_cpu) from_fp16;
   decltype(&ops::measure_error_cpu) measure_error;
   decltype(&ops::sparse_compact_cpu) sparse_compact;
   decltype(&ops::sparse_expand_cpu) sparse_expand;
