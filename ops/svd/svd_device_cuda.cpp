@@ -15,7 +15,7 @@
 #include "ops/base/check.h"
 #include "ops/base/device_flag.h"
 #include "ops/svd/blas_view.h"
-#include "ops/svd/cuda_linalg.h"
+#include "ops/svd/linalg_cuda.h"
 #include "ops/svd/svd_device.h"
 
 namespace qvlmem::ops {
