@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cpp_tests/kernels/sparse_driver_cuda.h"
+#include "kernels/sparse/sparse_cuda.h"
 
 namespace qvlmem {
 namespace {

@@ -3,15 +3,19 @@
 
 #include <ATen/cuda/CUDAContextLight.h>
 
+#include <map>
 #include <mutex>
-#include <unordered_map>
+#include <utility>
 #include <vector>
+
+#include "kernels/base/cuda.h"
 
 namespace qvlmem::ops {
 namespace {
 
-// Handles that no call uses. One takes milliseconds and some memory to make, so they are kept; they
-// are never destroyed, for when the process ends CUDA may have gone before them.
+// Handles that no call uses, each for its stream: what it was last used for may still be running.
+// One takes milliseconds and some memory to make, so they are kept; they are never destroyed, for
+// when the process ends CUDA may have gone before them.
 class CusolverPool {
  public:
   static CusolverPool& instance() {
@@ -20,23 +24,26 @@ class CusolverPool {
   }
 
   // nullptr where there is none.
-  cusolverDnHandle_t take(c10::DeviceIndex device) {
+  cusolverDnHandle_t take(c10::cuda::CUDAStream stream) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    std::vector<cusolverDnHandle_t>& handles = idle_[device];
+    std::vector<cusolverDnHandle_t>& handles = idle_[key(stream)];
     if (handles.empty()) return nullptr;
     const cusolverDnHandle_t handle = handles.back();
     handles.pop_back();
     return handle;
   }
 
-  void give(c10::DeviceIndex device, cusolverDnHandle_t handle) {
+  void give(c10::cuda::CUDAStream stream, cusolverDnHandle_t handle) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    idle_[device].push_back(handle);
+    idle_[key(stream)].push_back(handle);
   }
 
  private:
+  using Key = std::pair<c10::DeviceIndex, cudaStream_t>;
+  static Key key(c10::cuda::CUDAStream stream) { return {stream.device_index(), stream.stream()}; }
+
   std::mutex mutex_;
-  std::unordered_map<c10::DeviceIndex, std::vector<cusolverDnHandle_t>> idle_;
+  std::map<Key, std::vector<cusolverDnHandle_t>> idle_;
 };
 
 }  // namespace
@@ -59,13 +66,14 @@ CublasHandle::CublasHandle() : handle_(at::cuda::getCurrentCUDABlasHandle()) {
 CublasHandle::~CublasHandle() { static_cast<void>(cublasSetMathMode(handle_, math_mode_)); }
 
 CusolverHandle::CusolverHandle(c10::cuda::CUDAStream stream)
-    : device_(stream.device_index()), handle_(CusolverPool::instance().take(device_)) {
-  if (handle_ == nullptr) check_cusolver(cusolverDnCreate(&handle_), "cusolverDnCreate");
+    : stream_(stream), handle_(CusolverPool::instance().take(stream)) {
+  if (handle_ != nullptr) return;
+  check_cusolver(cusolverDnCreate(&handle_), "cusolverDnCreate");
   const cusolverStatus_t status = cusolverDnSetStream(handle_, stream);
-  if (status != CUSOLVER_STATUS_SUCCESS) CusolverPool::instance().give(device_, handle_);
+  if (status != CUSOLVER_STATUS_SUCCESS) cusolverDnDestroy(handle_);
   check_cusolver(status, "cusolverDnSetStream");
 }
 
-CusolverHandle::~CusolverHandle() { CusolverPool::instance().give(device_, handle_); }
+CusolverHandle::~CusolverHandle() { CusolverPool::instance().give(stream_, handle_); }
 
 }  // namespace qvlmem::ops

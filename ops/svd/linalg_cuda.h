@@ -32,7 +32,8 @@ class CublasHandle {
   cublasMath_t math_mode_;
 };
 
-// A cuSOLVER handle of the stream's device that is this object's alone while it lives.
+// A cuSOLVER handle for the stream, which is this object's alone while it lives. The stream's
+// device must be the current one.
 class CusolverHandle {
  public:
   explicit CusolverHandle(c10::cuda::CUDAStream stream);
@@ -42,7 +43,7 @@ class CusolverHandle {
   operator cusolverDnHandle_t() const { return handle_; }
 
  private:
-  c10::DeviceIndex device_;
+  c10::cuda::CUDAStream stream_;
   cusolverDnHandle_t handle_ = nullptr;
 };
 
