@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "cpp_tests/kernels/sparse_cuda_driver.h"
+#include "cpp_tests/kernels/sparse_driver_cuda.h"
 
 namespace qvlmem {
 namespace {

@@ -10,7 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "cpp_tests/kernels/sparse_cuda_driver.h"
+#include "cpp_tests/kernels/sparse_driver_cuda.h"
+#include "kernels/sparse/sparse_cuda.h"
 
 namespace qvlmem {
 namespace {

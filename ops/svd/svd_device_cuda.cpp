@@ -11,7 +11,7 @@
 #include "ops/base/check.h"
 #include "ops/base/device_flag.h"
 #include "ops/svd/blas_device.h"
-#include "ops/svd/cuda_linalg.h"
+#include "ops/svd/linalg_cuda.h"
 
 namespace qvlmem::ops {
 namespace {

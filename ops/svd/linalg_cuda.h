@@ -8,6 +8,8 @@
 #include <cublas_v2.h>
 #include <cusolverDn.h>
 
+#include "kernels/base/cuda.h"
+
 namespace qvlmem::ops {
 
 // RuntimeError that names the call unless it succeeded.

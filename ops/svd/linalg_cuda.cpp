@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ops/svd/cuda_linalg.h"
+#include "ops/svd/linalg_cuda.h"
 
 #include <ATen/cuda/CUDAContextLight.h>
 
@@ -7,6 +7,8 @@
 #include <mutex>
 #include <utility>
 #include <vector>
+
+#include "kernels/base/cuda.h"
 
 namespace qvlmem::ops {
 namespace {
