@@ -73,11 +73,13 @@ __global__ void __launch_bounds__(kBlockThreads)
   if (threadIdx.x == 0) *total = scan;
 }
 
+// Elements that a thread takes where it reads or writes float32.
+constexpr int kRun = kVector<float>;
+
 // A thread writes four signs, which are of one word.
 __global__ void __launch_bounds__(kBlockThreads)
     signs_kernel(uint64_t seed, uint16_t sequence, int64_t n, float* signs) {
-  constexpr int V = kVector<float>;
-  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kBlockThreads + threadIdx.x) * V;
+  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kBlockThreads + threadIdx.x) * kRun;
   if (i >= n) return;
   const PhiloxBlock block = svd_sign_block(seed, sequence, i / kSvdBlockSigns);
   const int word = static_cast<int>(i % kSvdBlockSigns) / kSvdSignBits;
@@ -85,10 +87,11 @@ __global__ void __launch_bounds__(kBlockThreads)
   // By comparing: an index that is not known would put the block into local memory.
   const uint32_t low = word == 0 ? block.word[0] : block.word[1];
   const uint32_t high = word == 2 ? block.word[2] : block.word[3];
-  float out[V];
+  float out[kRun];
 #pragma unroll
-  for (int k = 0; k < V; ++k) out[k] = svd_sign(word < 2 ? low : high, bit + k);
-  store_elements<V>(out, static_cast<int>(min(static_cast<int64_t>(V), n - i)), true, signs + i);
+  for (int k = 0; k < kRun; ++k) out[k] = svd_sign(word < 2 ? low : high, bit + k);
+  store_elements<kRun>(out, static_cast<int>(min(static_cast<int64_t>(kRun), n - i)), true,
+                       signs + i);
 }
 
 __device__ inline SvdProductScale scale_of(const SvdFactorScans& scans) {
@@ -97,38 +100,37 @@ __device__ inline SvdProductScale scale_of(const SvdFactorScans& scans) {
 
 template <class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    scale_factor_kernel(SvdFactorScans scans, bool is_u, const T* factor, int64_t n, bool vectors,
+    scale_factor_kernel(SvdFactorScans scans, bool is_u, const T* factor, int64_t n, bool words,
                         float* out) {
-  constexpr int V = kVector<T>;
-  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kBlockThreads + threadIdx.x) * V;
+  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kBlockThreads + threadIdx.x) * kRun;
   if (i >= n) return;
   const SvdProductScale scale = scale_of(scans);
   const float power = svd_power_of_two(-(is_u ? scale.u_exponent : scale.v_exponent));
-  const int length = static_cast<int>(min(static_cast<int64_t>(V), n - i));
-  float held[V];
-  load_vector(factor + i, length, vectors, held);
+  const int length = static_cast<int>(min(static_cast<int64_t>(kRun), n - i));
+  T held[kRun];
+  load_elements<kRun>(factor + i, length, words, held);
+  float scaled[kRun];
 #pragma unroll
-  for (int k = 0; k < V; ++k) held[k] *= power;
-  store_elements<V>(held, length, true, out + i);
+  for (int k = 0; k < kRun; ++k) scaled[k] = to_float(held[k]) * power;
+  store_elements<kRun>(scaled, length, true, out + i);
 }
 
 template <class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    finish_product_kernel(SvdFactorScans scans, const float* product, int64_t n, bool vectors,
+    finish_product_kernel(SvdFactorScans scans, const float* product, int64_t n, bool words,
                           bool in_place, T* y) {
-  constexpr int V = kVector<T>;
   const SvdProductScale scale = scale_of(scans);
   // What float32 holds as it is has come out right.
   if (in_place && (!scale.is_finite || (scale.u_exponent == 0 && scale.v_exponent == 0))) return;
-  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kBlockThreads + threadIdx.x) * V;
+  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kBlockThreads + threadIdx.x) * kRun;
   if (i >= n) return;
-  const int length = static_cast<int>(min(static_cast<int64_t>(V), n - i));
-  float held[V];
-  load_elements<V>(product + i, length, vectors, held);
-  T out[V];
+  const int length = static_cast<int>(min(static_cast<int64_t>(kRun), n - i));
+  float held[kRun];
+  load_elements<kRun>(product + i, length, words, held);
+  T out[kRun];
 #pragma unroll
-  for (int k = 0; k < V; ++k) out[k] = svd_finish<T>(held[k], scale);
-  store_elements<V>(out, length, vectors, y + i);
+  for (int k = 0; k < kRun; ++k) out[k] = svd_finish<T>(held[k], scale);
+  store_elements<kRun>(out, length, words, y + i);
 }
 
 }  // namespace
@@ -153,8 +155,8 @@ cudaError_t svd_scan_cuda(const void* x, DType dtype, int64_t n, SvdScan* scan, 
 cudaError_t svd_random_signs_cuda(uint64_t seed, uint16_t sequence, int64_t n, float* signs,
                                   cudaStream_t stream) noexcept {
   if (n == 0) return cudaSuccess;
-  signs_kernel<<<blocks_for(ceil_div(n, kVector<float>)), kBlockThreads, 0, stream>>>(
-      seed, sequence, n, signs);
+  signs_kernel<<<blocks_for(ceil_div(n, kRun)), kBlockThreads, 0, stream>>>(seed, sequence, n,
+                                                                            signs);
   return cudaGetLastError();
 }
 
@@ -164,8 +166,8 @@ cudaError_t svd_scale_factor_cuda(const SvdFactorScans& scans, bool is_u, const 
   if (n == 0) return cudaSuccess;
   return with_lossy_type(dtype, [&](auto element) {
     using T = decltype(element);
-    scale_factor_kernel<T><<<blocks_for(ceil_div(n, kVector<T>)), kBlockThreads, 0, stream>>>(
-        scans, is_u, static_cast<const T*>(factor), n, is_aligned(factor, 16), out);
+    scale_factor_kernel<T><<<blocks_for(ceil_div(n, kRun)), kBlockThreads, 0, stream>>>(
+        scans, is_u, static_cast<const T*>(factor), n, is_aligned(factor, kRun * sizeof(T)), out);
     return cudaGetLastError();
   });
 }
@@ -175,8 +177,8 @@ cudaError_t svd_finish_product_cuda(const SvdFactorScans& scans, const float* pr
   if (n == 0) return cudaSuccess;
   return with_lossy_type(dtype, [&](auto element) {
     using T = decltype(element);
-    finish_product_kernel<T><<<blocks_for(ceil_div(n, kVector<T>)), kBlockThreads, 0, stream>>>(
-        scans, product, n, is_aligned(product, 32) && is_aligned(y, 16), product == y,
+    finish_product_kernel<T><<<blocks_for(ceil_div(n, kRun)), kBlockThreads, 0, stream>>>(
+        scans, product, n, is_aligned(product, 16) && is_aligned(y, kRun * sizeof(T)), product == y,
         static_cast<T*>(y));
     return cudaGetLastError();
   });

@@ -27,7 +27,7 @@ struct SvdFactorScans {
 };
 
 // n elements of a factor (u where is_u, else v) as float32, scaled so that float32 holds every
-// partial sum of the product. out aligned to 32.
+// partial sum of the product. out aligned to 16.
 cudaError_t svd_scale_factor_cuda(const SvdFactorScans& scans, bool is_u, const void* factor,
                                   DType dtype, int64_t n, float* out, cudaStream_t stream) noexcept;
 
