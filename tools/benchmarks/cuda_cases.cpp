@@ -10,6 +10,8 @@
 #include "kernels/error/error_cuda.h"
 #include "kernels/half/half_cuda.h"
 #include "kernels/quantize/quantize_cuda.h"
+#include "kernels/sparse/sparse_cuda.h"
+#include "kernels/svd/svd_cuda.h"
 
 namespace qvlmem::bench {
 namespace {
@@ -110,6 +112,71 @@ void add_error(const Input& x, const std::string& type, std::vector<CudaCase>* c
   }
 }
 
+// Finding, storing and expanding, as COO and as the form that the codec takes for so many elements.
+void add_sparse(const Input& x, const std::string& type, std::vector<CudaCase>* cases) {
+  SparsePlan plan;
+  if (make_sparse_plan(x.elements(), x.dtype, &plan) != Status::kOk) std::abort();
+  for (double threshold : {0.5, 0.95}) {
+    const int64_t target = sparse_zero_target(threshold, plan.numel);
+    const std::string name = std::to_string(static_cast<int>(threshold * 100)) + "% zeros " + type;
+    const Memory workspace = memory(sparse_workspace_bytes(plan)), found = memory(16);
+    const auto find = [=] {
+      check(sparse_find_cuda(plan, x.data->data(), true, target, found->as<SparseFound>(),
+                             workspace->data(), nullptr));
+    };
+    find();
+    SparseFound host;
+    check(cudaMemcpy(&host, found->data(), sizeof(host), cudaMemcpyDeviceToHost));
+    const double values = static_cast<double>(host.nnz * plan.element_bytes);
+    const double coo = values + static_cast<double>(host.nnz * 4);
+    // With the sample's help float32 takes two passes of the search, then there is one that counts.
+    const int passes = plan.element_bytes == 4 ? 3 : 2;
+    cases->push_back({"sparse find " + name, x.elements(), passes * x.bytes(), 0, find});
+    const Memory indices = memory(host.nnz * 4), kept = memory(static_cast<int64_t>(values));
+    const Memory y = memory(static_cast<int64_t>(x.bytes())), flag = memory(4);
+    const auto store = [=] {
+      check(sparse_store_cuda(plan, x.data->data(), workspace->data(), indices->data(),
+                              kept->data(), nullptr));
+    };
+    store();
+    cases->push_back({"sparse store " + name, x.elements(), x.bytes(), coo, store});
+    cases->push_back({"densify " + name, x.elements(), coo, x.bytes(), [=] {
+                        check(sparse_densify_cuda(plan, indices->as<int32_t>(), kept->data(),
+                                                  host.nnz, y->data(), flag->as<int32_t>(),
+                                                  nullptr));
+                      }});
+    SparsePlan compact = plan;
+    const SparseForm form = sparse_smallest_form(plan, host.nnz);
+    if (set_sparse_layout(host.nnz, form, &compact) != Status::kOk) std::abort();
+    const Memory index = memory(compact.index_bytes);
+    const Memory offsets = memory(sparse_decode_workspace_bytes(plan));
+    const double parts = values + static_cast<double>(compact.index_bytes);
+    const auto encode = [=] {
+      check(sparse_encode_cuda(compact, x.data->data(), workspace->data(), index->data(),
+                               kept->data(), nullptr));
+    };
+    encode();
+    cases->push_back({"sparse encode " + name, x.elements(), x.bytes(), parts, encode});
+    cases->push_back({"sparse decode " + name, x.elements(), parts, x.bytes(), [=] {
+                        check(sparse_decode_cuda(compact, index->data(), kept->data(), y->data(),
+                                                 flag->as<int32_t>(), offsets->data(), nullptr));
+                      }});
+  }
+}
+
+void add_svd(const Input& x, const std::string& type, std::vector<CudaCase>* cases) {
+  const Memory workspace = memory(svd_scan_workspace_bytes(x.elements()));
+  const Memory scan = memory(sizeof(SvdScan)), signs = memory(x.elements() * 4);
+  cases->push_back({"svd scan " + type, x.elements(), x.bytes(), 0, [=] {
+                      check(svd_scan_cuda(x.data->data(), x.dtype, x.elements(),
+                                          scan->as<SvdScan>(), workspace->data(), nullptr));
+                    }});
+  if (x.dtype != DType::kFloat32) return;
+  cases->push_back({"svd random signs", x.elements(), 0, x.bytes(), [=] {
+                      check(svd_random_signs_cuda(1, 2, x.elements(), signs->as<float>(), nullptr));
+                    }});
+}
+
 }  // namespace
 
 std::vector<CudaCase> cuda_cases(int64_t elements) {
@@ -121,6 +188,8 @@ std::vector<CudaCase> cuda_cases(int64_t elements) {
     add_quantize(x, type, &cases);
     add_half(x, type, &cases);
     add_error(x, type, &cases);
+    add_sparse(x, type, &cases);
+    add_svd(x, type, &cases);
   }
   return cases;
 }
