@@ -38,7 +38,7 @@ constexpr int64_t kLosslessEntriesBytes = 32;
 enum class LosslessMode : uint8_t {
   kRaw = 0,       // as it is
   kConstant = 1,  // one byte, which all are
-  kPacked = 2,    // kernels/coding/byte_pack_simd.h
+  kPacked = 2,    // kernels/coding/byte_pack.h
   kHuffman = 3,   // kernels/coding/huffman.h
   kStored = 4,    // the whole unit is as it was
 };
