@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kernels/bounded/bounded.h"
+#include "kernels/bounded/bounded_row_search.h"
 #include "ops/base/check.h"
 #include "ops/base/ordered_units.h"
 #include "ops/base/parallel.h"
@@ -29,8 +30,7 @@ namespace {
 constexpr const char* kOp = "bounded";
 // Units that a thread takes at least: 32 Ki values, below which waking a thread costs more.
 constexpr int64_t kGrain = 4;
-// A row of this many units is first searched on as many samples: a step that is nearly right needs
-// one look at all of it.
+// Units of which a sample tells whether coding pays.
 constexpr int64_t kSampleUnits = 16;
 // Below this many values a code's table costs more time than what it saves is worth.
 constexpr int64_t kLeastCoded = 2048;
@@ -62,8 +62,7 @@ Status parallel_status(int64_t count, const Body& body) {
   return answer.load();
 }
 
-// The search for the steps of rows that are longer than a unit, all rows side by side. Sums are
-// merged in the order of units, so that the steps do not depend on the threads.
+// The search for the steps of rows that are longer than a unit, all rows side by side.
 class LongRowSearch {
  public:
   LongRowSearch(const BoundedPlan& plan, const void* x, DType dtype, const BoundedTarget& target,
@@ -75,87 +74,72 @@ class LongRowSearch {
     ops::parallel_units(plan_.unit_count, kGrain, [&](int64_t begin, int64_t end) {
       bounded_moments_cpu(plan_, x_, dtype_, begin, end, &parts[begin]);
     });
-    moments_.resize(plan_.rows);
     sized_for_.resize(plan_.rows);
-    for (int64_t u = 0; u < plan_.unit_count; ++u) {
-      bounded_add(parts[u], &moments_[bounded_unit(plan_, u).row_begin]);
+    for (int64_t r = 0; r < plan_.rows; ++r) {
+      const BoundedMoments moments =
+          bounded_total(&parts[r * plan_.units_per_row], plan_.units_per_row);
+      if (!bounded_is_finite(moments)) return Status::kNonFinite;
+      searches_.push_back(
+          bounded_row_begin(target_, moments, dtype_, plan_.cols, plan_.units_per_row));
     }
-    for (const BoundedMoments& m : moments_) {
-      if (!bounded_is_finite(m)) return Status::kNonFinite;
+    while (look()) {
     }
-    std::vector<float> start(plan_.rows, 0.0f);
-    if (plan_.units_per_row >= 2 * kSampleUnits) {
-      start = search(start, plan_.units_per_row / kSampleUnits);
-    }
-    const std::vector<float> best = search(start, 1);
-    return finish(best);
+    return finish();
   }
 
  private:
-  // The best step of each row as every stride-th of its units tells, beginning with the step
-  // `start` where that is not 0. 0 where none holds.
-  std::vector<float> search(const std::vector<float>& start, int64_t stride) {
-    const int64_t units = (plan_.units_per_row + stride - 1) / stride;
-    const double share = static_cast<double>(units) / static_cast<double>(plan_.units_per_row);
-    std::vector<BoundedMoments> moments(moments_);
-    std::vector<BoundedSearch> searches;
+  // Measures once what is not done. False where nothing is left.
+  bool look() {
+    std::vector<int64_t> rows, units;
     for (int64_t r = 0; r < plan_.rows; ++r) {
-      moments[r].sum_squares *= share;
-      searches.push_back(bounded_search(target_, moments[r],
-                                        static_cast<int64_t>(share * plan_.cols) + 1, dtype_));
-      if (start[r] > 0 && start[r] != searches[r].step) {
-        searches[r].step = start[r];
-        searches[r].fallback = 0;
+      const BoundedRowSearch& s = searches_[r];
+      if (s.done) continue;
+      rows.push_back(r);
+      step_[r] = s.search.step;
+      if (s.stride == 1) sized_for_[r] = step_[r];
+      for (int64_t u = 0; u < plan_.units_per_row; u += s.stride) {
+        units.push_back(r * plan_.units_per_row + u);
       }
     }
-    std::vector<int64_t> open;
-    while (true) {
-      open.clear();
-      for (int64_t r = 0; r < plan_.rows; ++r) {
-        if (searches[r].done) continue;
-        open.push_back(r);
-        step_[r] = searches[r].step;
-      }
-      if (open.empty()) break;
-      const std::vector<BoundedError> errors = measure(open, units, stride);
-      for (size_t i = 0; i < open.size(); ++i) {
-        BoundedSearch& s = searches[open[i]];
-        bounded_search_update(bounded_excess(target_, moments[open[i]], errors[i]), &s);
-      }
+    const std::vector<BoundedError> parts = measure(units);
+    const BoundedError* part = parts.data();
+    for (const int64_t r : rows) {
+      BoundedRowSearch& s = searches_[r];
+      const int64_t count = bounded_row_units(s, plan_.units_per_row);
+      bounded_row_update(target_, bounded_total(part, count), dtype_, plan_.cols,
+                         plan_.units_per_row, &s);
+      part += count;
     }
-    std::vector<float> best;
-    for (const BoundedSearch& s : searches) best.push_back(s.best);
-    return best;
+    return !rows.empty();
   }
 
-  // The errors of some rows with the steps as they stand; the bytes of the units looked at.
-  std::vector<BoundedError> measure(const std::vector<int64_t>& rows, int64_t units,
-                                    int64_t stride) {
-    const int64_t count = static_cast<int64_t>(rows.size()) * units;
-    std::vector<BoundedError> parts(count), sums(rows.size());
+  // The errors of some units with the steps as they stand, and their bytes.
+  std::vector<BoundedError> measure(const std::vector<int64_t>& units) {
+    const auto count = static_cast<int64_t>(units.size());
+    std::vector<BoundedError> parts(count);
     ops::parallel_units(count, kGrain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t unit = rows[i / units] * plan_.units_per_row + i % units * stride;
-        bounded_measure_cpu(plan_, x_, dtype_, step_, unit, unit + 1, &parts[i],
-                            stride == 1 ? bytes_ : nullptr);
+        const bool whole = searches_[units[i] / plan_.units_per_row].stride == 1;
+        bounded_measure_cpu(plan_, x_, dtype_, step_, units[i], units[i] + 1, &parts[i],
+                            whole ? bytes_ : nullptr);
       }
     });
-    if (stride == 1) {
-      for (const int64_t r : rows) sized_for_[r] = step_[r];
-    }
-    for (int64_t i = 0; i < count; ++i) bounded_add(parts[i], &sums[i / units]);
-    return sums;
+    return parts;
   }
 
   // Leaves the best steps, and the bytes that go with them.
-  Status finish(const std::vector<float>& best) {
-    std::vector<int64_t> other;  // rows whose last full look was not at their best step
+  Status finish() {
+    std::vector<int64_t> other;  // units of rows whose last look was not at their best step
     for (int64_t r = 0; r < plan_.rows; ++r) {
-      if (best[r] == 0) return Status::kBoundMissed;
-      if (best[r] != sized_for_[r]) other.push_back(r);
-      step_[r] = best[r];
+      const float best = searches_[r].search.best;
+      if (best == 0) return Status::kBoundMissed;
+      step_[r] = best;
+      if (best == sized_for_[r]) continue;
+      for (int64_t u = 0; u < plan_.units_per_row; ++u) {
+        other.push_back(r * plan_.units_per_row + u);
+      }
     }
-    measure(other, plan_.units_per_row, 1);
+    measure(other);
     return Status::kOk;
   }
 
@@ -165,7 +149,7 @@ class LongRowSearch {
   const BoundedTarget& target_;
   float* step_;
   int32_t* bytes_;
-  std::vector<BoundedMoments> moments_;
+  std::vector<BoundedRowSearch> searches_;
   std::vector<float> sized_for_;  // the step that bytes_ of a row go with; 0: none
 };
 
