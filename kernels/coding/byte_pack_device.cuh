@@ -19,8 +19,24 @@ __device__ inline void transpose_bytes(uint32_t* a, uint32_t* b, uint32_t* c, ui
   *d = __byte_perm(ab_high, cd_high, 0x7632);
 }
 
+// Which register has word j of byte p of each value of a block of words of kWordBytes, transposed.
+template <int kWordBytes>
+constexpr int plane_word(int p, int j) {
+  constexpr int kValues = 4 / kWordBytes;  // in a register
+  return 2 * kWordBytes * (kWordBytes * (j % kValues) + p) + j / kValues;
+}
+
+template <int kWordBytes>
+__device__ inline void transpose_planes(uint32_t (&word)[8 * kWordBytes]) {
+#pragma unroll
+  for (int k = 0; k < 2 * kWordBytes; ++k) {
+    transpose_bytes(&word[k], &word[2 * kWordBytes + k], &word[4 * kWordBytes + k],
+                    &word[6 * kWordBytes + k]);
+  }
+}
+
 template <int kStep>
-__device__ inline void swap_bits(uint32_t mask, uint32_t (&word)[8]) {
+__device__ __forceinline__ void swap_bits(uint32_t mask, uint32_t* word) {
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
     if (j & kStep) continue;
@@ -30,8 +46,8 @@ __device__ inline void swap_bits(uint32_t mask, uint32_t (&word)[8]) {
   }
 }
 
-// Bit b of byte c of word j becomes bit j of byte c of word b.
-__device__ inline void transpose_bits(uint32_t (&word)[8]) {
+// Of 8 words: bit b of byte c of word j becomes bit j of byte c of word b.
+__device__ __forceinline__ void transpose_bits(uint32_t* word) {
   swap_bits<4>(0x0f0f0f0fu, word);
   swap_bits<2>(0x33333333u, word);
   swap_bits<1>(0x55555555u, word);

@@ -1,11 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a warp does together in the coders: runs of bytes between shared and global memory, at any
-// address, and sums over lanes.
+// How coders work on CUDA: a warp takes a piece of 1024 values, of which each lane has a block of
+// 32 in registers. Between them and global memory they are staged in shared memory, so that one
+// sees whole lines and the other whole blocks.
 #pragma once
 
 #include "kernels/base/device.cuh"
 
 namespace qvlmem {
+
+constexpr int kPackBlock = 32;
+constexpr int kPieceValues = kWarpLanes * kPackBlock;
+constexpr int kPieceWarps = 4;  // of a thread block
+constexpr int kPieceThreads = kPieceWarps * kWarpLanes;
+
+// Blocks of threads for `warps` warps, one at least.
+inline dim3 piece_blocks(int64_t warps) {
+  return dim3(static_cast<unsigned>(warps > 0 ? ceil_div(warps, kPieceWarps) : 1));
+}
+
+__device__ inline int64_t warp_index() {
+  return static_cast<int64_t>(blockIdx.x) * kPieceWarps +
+         static_cast<int>(threadIdx.x) / kWarpLanes;
+}
 
 __device__ inline int warp_lane() { return static_cast<int>(threadIdx.x) % kWarpLanes; }
 
@@ -32,6 +48,33 @@ __device__ inline uint32_t warp_sum_before(uint32_t value, uint32_t* total) {
 // Chunks of 16 bytes in shared memory, so placed that neither lanes that each take a chunk in turn
 // nor lanes that each take a stretch of 2, 4, 8 or 16 of them meet in a bank.
 __device__ inline int swizzled(int chunk) { return chunk ^ (((chunk >> 3) ^ (chunk >> 6)) & 7); }
+
+// Values of this lane's block in a piece of n.
+__device__ inline int block_length(int n) {
+  return min(max(n - warp_lane() * kPackBlock, 0), kPackBlock);
+}
+
+// This lane's block of an array of words of kWordBytes, staged in chunks that are swizzled.
+template <int kWordBytes>
+__device__ inline void take_block(const uint4* staged, uint32_t (&word)[8 * kWordBytes]) {
+#pragma unroll
+  for (int j = 0; j < 2 * kWordBytes; ++j) {
+    const uint4 chunk = staged[swizzled(warp_lane() * 2 * kWordBytes + j)];
+    word[4 * j] = chunk.x;
+    word[4 * j + 1] = chunk.y;
+    word[4 * j + 2] = chunk.z;
+    word[4 * j + 3] = chunk.w;
+  }
+}
+
+template <int kWordBytes>
+__device__ inline void put_block(const uint32_t (&word)[8 * kWordBytes], uint4* staged) {
+#pragma unroll
+  for (int j = 0; j < 2 * kWordBytes; ++j) {
+    staged[swizzled(warp_lane() * 2 * kWordBytes + j)] =
+        make_uint4(word[4 * j], word[4 * j + 1], word[4 * j + 2], word[4 * j + 3]);
+  }
+}
 
 // Writes `bytes` bytes at `run`, in shared memory with a word of room behind, to `to`.
 __device__ inline void store_run(const uint32_t* run, int bytes, uint8_t* to) {

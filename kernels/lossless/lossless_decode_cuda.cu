@@ -20,10 +20,10 @@ struct Encoded {
 __device__ inline bool header_holds(const LosslessShape& shape, DType dtype, int64_t count,
                                     Encoded in) {
   if (in.size < shape.header_bytes) return false;
-  bool holds = in.bytes[4] == static_cast<uint8_t>(dtype) && read_bytes(in.bytes + 5, 3) == 0 &&
-               read_bytes(in.bytes + 8, 8) == static_cast<uint64_t>(count);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) holds = holds && in.bytes[i] == kLosslessMagic[i];
+  const bool holds = read_bytes(in.bytes, 4) == kMagicWord &&
+                     in.bytes[4] == static_cast<uint8_t>(dtype) &&
+                     read_bytes(in.bytes + 5, 3) == 0 &&
+                     read_bytes(in.bytes + 8, 8) == static_cast<uint64_t>(count);
   return holds && (shape.unit_count > 0 || in.size == shape.header_bytes);
 }
 
@@ -50,7 +50,7 @@ __device__ inline bool open_pieces(int n, const uint8_t* plane, int bytes, uint3
   const int blocks = static_cast<int>(byte_pack_blocks(n));
   const int header_bytes = static_cast<int>(byte_pack_header_bytes(n));
   if (bytes < header_bytes) return false;
-  const int pieces = (n + kDevicePiece - 1) / kDevicePiece;
+  const int pieces = (n + kPieceValues - 1) / kPieceValues;
   uint32_t before = 0;
   bool fine = true;
   for (int first = 0; first < pieces; first += kWarpLanes) {
@@ -154,17 +154,6 @@ __device__ inline PackedBlock packed_block(const uint8_t* plane, int n, int piec
   return found;
 }
 
-// Puts this lane's block, as words of planes, into an array as words.
-template <int kWordBytes>
-__device__ inline void put_block(uint32_t (&word)[8 * kWordBytes], uint4* array) {
-  transpose_planes<kWordBytes>(word);
-#pragma unroll
-  for (int j = 0; j < 2 * kWordBytes; ++j) {
-    array[swizzled(warp_lane() * 2 * kWordBytes + j)] =
-        make_uint4(word[4 * j], word[4 * j + 1], word[4 * j + 2], word[4 * j + 3]);
-  }
-}
-
 // Writes n staged scalars to y.
 template <int kScalarBytes>
 __device__ inline void unstage(const uint4* staged, int n, const ScalarMap<kScalarBytes>& map,
@@ -200,13 +189,13 @@ __global__ void __launch_bounds__(kPieceThreads)
                     const UnitLayout* layouts, uint8_t* y) {
   using P = Piece<kScalarBytes>;
   // A plane's run, and then its share of the words that all planes make together.
-  constexpr int kRunChunks = run_chunks(kDevicePiece);
+  constexpr int kRunChunks = run_chunks(kPieceValues);
   constexpr int kStage = P::kArrays * P::kArrayChunks;
   constexpr int kRuns = P::kWordBytes * kRunChunks + (P::kArrays - 1) * P::kArrayChunks;
   __shared__ uint4 staged[kPieceWarps][kStage > kRuns ? kStage : kRuns];
   uint4* const stage_of_warp = staged[threadIdx.x / kWarpLanes];
   const int64_t index = warp_index();
-  if (index * kDevicePiece >= shape.scalars) return;
+  if (index * kPieceValues >= shape.scalars) return;
   const int64_t unit = index / P::kPieces;
   const int piece = static_cast<int>(index % P::kPieces);
   const UnitLayout& layout = layouts[unit];
@@ -217,11 +206,11 @@ __global__ void __launch_bounds__(kPieceThreads)
   const int64_t begin = lossless_unit_begin(
       unit == 0 ? shape.header_bytes : static_cast<int64_t>(read_bytes(ends + 8 * (unit - 1), 8)));
   const uint8_t* const from = in.bytes + begin;
-  uint8_t* const to = y + index * kDevicePiece * kScalarBytes;
+  uint8_t* const to = y + index * kPieceValues * kScalarBytes;
   const int unit_n = unit_length<kScalarBytes>(shape, unit);
-  const int n = min(unit_n - piece * kDevicePiece, kDevicePiece);
+  const int n = min(unit_n - piece * kPieceValues, kPieceValues);
   if (first_mode == static_cast<uint32_t>(LosslessMode::kStored)) {
-    copy_bytes(from + kLosslessEntriesBytes + piece * kDevicePiece * kScalarBytes, n * kScalarBytes,
+    copy_bytes(from + kLosslessEntriesBytes + piece * kPieceValues * kScalarBytes, n * kScalarBytes,
                to);
     return;
   }
@@ -238,7 +227,7 @@ __global__ void __launch_bounds__(kPieceThreads)
       const uint8_t* const plane = from + entry_bytes(place);
       lead[p] = 0;
       if (mode == LosslessMode::kRaw) {
-        lead[p] = load_run(plane + piece * kDevicePiece, n, all, array + p * kRunChunks);
+        lead[p] = load_run(plane + piece * kPieceValues, n, all, array + p * kRunChunks);
       } else if (mode == LosslessMode::kPacked) {
         const uint32_t words = layout.words[(4 * a + p) * P::kPieces + piece];
         lead[p] = load_run(plane + header_bytes + 4 * (words & 0xfffffu),
@@ -281,6 +270,7 @@ __global__ void __launch_bounds__(kPieceThreads)
       for (int j = 0; j < 8; ++j) word[plane_word<P::kWordBytes>(p, j)] = plane[j];
     }
     __syncwarp();  // words take the place of runs
+    transpose_planes<P::kWordBytes>(word);
     put_block<P::kWordBytes>(word, array);
   }
   __syncwarp();
@@ -304,7 +294,7 @@ cudaError_t lossless_decode_cuda(const LosslessPlan& plan, const uint8_t* bytes,
     lossless_open<kBytes><<<piece_blocks(plan.unit_count), kPieceThreads, 0, stream>>>(
         shape, plan.dtype, plan.count, in, layouts, refused);
     lossless_decode<kBytes>
-        <<<piece_blocks(ceil_div(plan.scalars, kDevicePiece)), kPieceThreads, 0, stream>>>(
+        <<<piece_blocks(ceil_div(plan.scalars, kPieceValues)), kPieceThreads, 0, stream>>>(
             shape, ScalarMap<kBytes>(plan.map), in, layouts, static_cast<uint8_t*>(y));
   });
   return cudaGetLastError();

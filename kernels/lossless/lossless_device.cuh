@@ -1,27 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-// What encoding and decoding share on CUDA. A warp works on a piece of 1024 scalars, of which each
-// lane has a block of 32: staged in shared memory as arrays of words of at most 4 bytes (scalars of
-// 8 as their low and their high halves), so that global memory sees whole lines and registers whole
-// blocks.
+// What encoding and decoding share on CUDA. Pieces are staged as arrays of words of at most 4
+// bytes: scalars of 8 as their low and their high halves.
 #pragma once
 
 #include <type_traits>
 
 #include "kernels/coding/byte_pack_device.cuh"
-#include "kernels/coding/runs_device.cuh"
+#include "kernels/coding/pieces_device.cuh"
 #include "kernels/lossless/lossless_cuda.h"
 #include "kernels/lossless/lossless_math.h"
 
 namespace qvlmem {
 
-constexpr int kPieceWarps = 4;  // of a thread block
-constexpr int kPieceThreads = kPieceWarps * kWarpLanes;
-constexpr int kBlockScalars = static_cast<int>(kBytePackBlock);
-constexpr int kDevicePiece = kWarpLanes * kBlockScalars;
 // Planes times pieces of a unit: the same for every size of a scalar.
-constexpr int kUnitPieces = static_cast<int>(kLosslessUnitBytes) / kDevicePiece;
+constexpr int kUnitPieces = static_cast<int>(kLosslessUnitBytes) / kPieceValues;
 // A mode of no plane: a unit that was refused.
 constexpr uint32_t kRefusedMode = 0xff;
+
+// The first four bytes, as a word: arrays of constants have no address on a device.
+constexpr uint32_t kMagicWord = uint32_t{kLosslessMagic[0]} | uint32_t{kLosslessMagic[1]} << 8 |
+                                uint32_t{kLosslessMagic[2]} << 16 |
+                                uint32_t{kLosslessMagic[3]} << 24;
 
 // Where a unit's parts lie, found before its pieces are worked on independently.
 struct alignas(16) UnitLayout {
@@ -36,7 +35,7 @@ template <int kScalarBytes>
 struct Piece {
   static constexpr int kWordBytes = kScalarBytes < 4 ? kScalarBytes : 4;
   static constexpr int kArrays = kScalarBytes / kWordBytes;
-  static constexpr int kArrayChunks = kDevicePiece * kWordBytes / 16;
+  static constexpr int kArrayChunks = kPieceValues * kWordBytes / 16;
   static constexpr int kWords = 8 * kWordBytes;  // registers of a lane's block in an array
   static constexpr int kPieces = kUnitPieces / kScalarBytes;  // of a full unit
   static constexpr int kVector = 16 / kScalarBytes;           // scalars of a chunk
@@ -89,27 +88,6 @@ union Chunk {
   uint2 pair[2];
 };
 
-// Which register has word j of plane p of a block.
-template <int kWordBytes>
-constexpr int plane_word(int p, int j) {
-  constexpr int kScalars = 4 / kWordBytes;  // in a register
-  return 2 * kWordBytes * (kWordBytes * (j % kScalars) + p) + j / kScalars;
-}
-
-template <int kWordBytes>
-__device__ inline void transpose_planes(uint32_t (&word)[8 * kWordBytes]) {
-#pragma unroll
-  for (int k = 0; k < 2 * kWordBytes; ++k) {
-    transpose_bytes(&word[k], &word[2 * kWordBytes + k], &word[4 * kWordBytes + k],
-                    &word[6 * kWordBytes + k]);
-  }
-}
-
-__device__ inline int64_t warp_index() {
-  return static_cast<int64_t>(blockIdx.x) * kPieceWarps +
-         static_cast<int>(threadIdx.x) / kWarpLanes;
-}
-
 // Scalars of a unit.
 template <int kScalarBytes>
 __device__ inline int unit_length(const LosslessShape& shape, int64_t unit) {
@@ -127,11 +105,6 @@ __device__ inline void copy_bytes(const uint8_t* from, int bytes, uint8_t* to) {
     }
   }
   for (int i = done + warp_lane(); i < bytes; i += kWarpLanes) to[i] = from[i];
-}
-
-// Blocks of threads for `warps` warps, one at least.
-inline dim3 piece_blocks(int64_t warps) {
-  return dim3(static_cast<unsigned>(warps > 0 ? ceil_div(warps, kPieceWarps) : 1));
 }
 
 // Calls f with the bytes of a scalar as an integral_constant.

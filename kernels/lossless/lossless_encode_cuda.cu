@@ -11,10 +11,7 @@ __device__ inline void write_header(const LosslessShape& shape, DType dtype, int
                                     uint8_t* out) {
   const int lane = warp_lane();
   if (lane == 0) {
-    uint32_t magic = 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) magic |= static_cast<uint32_t>(kLosslessMagic[i]) << (8 * i);
-    reinterpret_cast<uint32_t*>(out)[0] = magic;
+    reinterpret_cast<uint32_t*>(out)[0] = kMagicWord;
     reinterpret_cast<uint32_t*>(out)[1] = static_cast<uint32_t>(dtype);
     reinterpret_cast<int64_t*>(out)[1] = count;
   }
@@ -62,7 +59,7 @@ __global__ void __launch_bounds__(kPieceThreads)
                     int64_t piece_count, const uint8_t* x, const UnitLayout* layouts,
                     const int64_t* ends, uint8_t* out) {
   using P = Piece<kScalarBytes>;
-  constexpr int kPlaneChunks = kDevicePiece / 16;
+  constexpr int kPlaneChunks = kPieceValues / 16;
   __shared__ uint4 staged[kPieceWarps][P::kArrays * P::kArrayChunks + 1];
   uint4* const stage_of_warp = staged[threadIdx.x / kWarpLanes];
   const int64_t warp = warp_index();
@@ -75,15 +72,15 @@ __global__ void __launch_bounds__(kPieceThreads)
   const int64_t begin = lossless_unit_begin(ends[unit]);
   if (piece == 0) write_unit_frame(shape, layout, unit, begin, ends[unit + 1], out);
   uint8_t* const to = out + begin;
-  const uint8_t* const from = x + index * kDevicePiece * kScalarBytes;
+  const uint8_t* const from = x + index * kPieceValues * kScalarBytes;
   const int unit_n = unit_length<kScalarBytes>(shape, unit);
-  const int n = min(unit_n - piece * kDevicePiece, kDevicePiece);
+  const int n = min(unit_n - piece * kPieceValues, kPieceValues);
   if (entry_mode(layout.places[0]) == LosslessMode::kStored) {
     copy_bytes(from, n * kScalarBytes,
-               to + kLosslessEntriesBytes + piece * kDevicePiece * kScalarBytes);
+               to + kLosslessEntriesBytes + piece * kPieceValues * kScalarBytes);
     return;
   }
-  stage<kScalarBytes>({from, n, kDevicePiece, kDevicePiece}, shape.vectors, map, stage_of_warp);
+  stage<kScalarBytes>({from, n, kPieceValues, kPieceValues}, shape.vectors, map, stage_of_warp);
   const int length = block_length(n);
   const int header_bytes = static_cast<int>(byte_pack_header_bytes(unit_n));
 #pragma unroll 1
@@ -91,6 +88,7 @@ __global__ void __launch_bounds__(kPieceThreads)
     uint4* const array = stage_of_warp + a * P::kArrayChunks;
     uint32_t word[P::kWords];
     take_block<P::kWordBytes>(array, word);
+    transpose_planes<P::kWordBytes>(word);
     __syncwarp();  // planes take the place of the scalars
     int run_bytes[P::kWordBytes];
     uint8_t* run_to[P::kWordBytes];
@@ -110,7 +108,7 @@ __global__ void __launch_bounds__(kPieceThreads)
         slot[0] = make_uint4(sequence[0], sequence[1], sequence[2], sequence[3]);
         slot[1] = make_uint4(sequence[4], sequence[5], sequence[6], sequence[7]);
         run_bytes[p] = n;
-        run_to[p] = plane_to + piece * kDevicePiece;
+        run_to[p] = plane_to + piece * kPieceValues;
       } else if (mode == LosslessMode::kPacked) {
         const int words = pack_plane(plane, length, unit_n, piece, plane_to,
                                      reinterpret_cast<uint32_t*>(array + p * kPlaneChunks));
@@ -136,7 +134,7 @@ cudaError_t lossless_encode_cuda(const LosslessPlan& plan, const void* x, uint8_
                                  const void* workspace, cudaStream_t stream) noexcept {
   const LosslessShape shape = lossless_shape(plan, x);
   void* const held = const_cast<void*>(workspace);
-  const int64_t pieces = ceil_div(plan.scalars, kDevicePiece);
+  const int64_t pieces = ceil_div(plan.scalars, kPieceValues);
   with_scalar_bytes(plan.scalar_bytes, [&](auto scalar_bytes) {
     constexpr int kBytes = decltype(scalar_bytes)::value;
     lossless_encode<kBytes><<<piece_blocks(pieces), kPieceThreads, 0, stream>>>(

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The first look at x: how each plane is coded, what each piece and each unit take. Only planes
 // that a sample finds worth packing are looked at whole.
-#include <cub/block/block_scan.cuh>
-
+#include "kernels/coding/unit_ends_device.cuh"
 #include "kernels/lossless/lossless_stage.cuh"
 
 namespace qvlmem {
@@ -31,17 +30,18 @@ __global__ void __launch_bounds__(kPieceThreads)
   const bool vectors = shape.vectors && (whole || n / kRuns % P::kVector == 0);
   const uint8_t* const from = x + unit * kLosslessUnitBytes;
   uint32_t widths = 0;  // of plane `lane`
-  for (int first = 0; first < sampled; first += kDevicePiece) {
+  for (int first = 0; first < sampled; first += kPieceValues) {
     const int stride = n / kRuns;
     const PieceSource source{from + int64_t{whole ? first : first / kRun * stride} * kScalarBytes,
-                             sampled - first, whole ? kDevicePiece : kRun,
-                             whole ? kDevicePiece : stride};
+                             sampled - first, whole ? kPieceValues : kRun,
+                             whole ? kPieceValues : stride};
     stage<kScalarBytes>(source, vectors, map, stage_of_warp);
     const int length = block_length(sampled - first);
 #pragma unroll 1
     for (int a = 0; a < P::kArrays; ++a) {
       uint32_t word[P::kWords];
       take_block<P::kWordBytes>(stage_of_warp + a * P::kArrayChunks, word);
+      transpose_planes<P::kWordBytes>(word);
 #pragma unroll
       for (int p = 0; p < P::kWordBytes; ++p) {
         uint32_t plane[8];
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kPieceThreads)
   uint4* const stage_of_warp = staged[threadIdx.x / kWarpLanes];
   const int64_t index = warp_index();
   const int64_t unit = index / P::kPieces;
-  if (index * kDevicePiece >= shape.scalars) return;
+  if (index * kPieceValues >= shape.scalars) return;
   const int piece = static_cast<int>(index % P::kPieces);
   UnitLayout* const layout = layouts + unit;
   uint32_t packed_mask = 0;
@@ -79,14 +79,15 @@ __global__ void __launch_bounds__(kPieceThreads)
     packed_mask |= static_cast<uint32_t>(packed) << b;
   }
   if (packed_mask == 0) return;
-  const int n = min(unit_length<kScalarBytes>(shape, unit) - piece * kDevicePiece, kDevicePiece);
-  const PieceSource source{x + index * kDevicePiece * kScalarBytes, n, kDevicePiece, kDevicePiece};
+  const int n = min(unit_length<kScalarBytes>(shape, unit) - piece * kPieceValues, kPieceValues);
+  const PieceSource source{x + index * kPieceValues * kScalarBytes, n, kPieceValues, kPieceValues};
   stage<kScalarBytes>(source, shape.vectors, map, stage_of_warp);
   const int length = block_length(n);
 #pragma unroll 1
   for (int a = 0; a < P::kArrays; ++a) {
     uint32_t word[P::kWords];
     take_block<P::kWordBytes>(stage_of_warp + a * P::kArrayChunks, word);
+    transpose_planes<P::kWordBytes>(word);
 #pragma unroll
     for (int p = 0; p < P::kWordBytes; ++p) {
       const int b = 4 * a + p;
@@ -110,7 +111,7 @@ __global__ void __launch_bounds__(kPieceThreads)
 constexpr uint32_t kOneByte = 0;
 
 __device__ inline uint32_t place_pieces(int n, uint32_t* words) {
-  const int pieces = (n + kDevicePiece - 1) / kDevicePiece;
+  const int pieces = (n + kPieceValues - 1) / kPieceValues;
   const uint32_t base = words[0] >> kBaseShift & 0xffu;
   uint32_t before = 0;
   bool uniform = true;
@@ -181,29 +182,6 @@ __global__ void __launch_bounds__(kPieceThreads)
   if (lane == 0) ends[unit + 1] = size;
 }
 
-// One thread block turns the sizes of units, at ends[1], into their ends; ends[0] is where the
-// first one begins.
-__global__ void __launch_bounds__(kBlockThreads)
-    lossless_place_units(LosslessShape shape, int64_t* ends, int64_t* bytes) {
-  using Scan = cub::BlockScan<int64_t, kBlockThreads>;
-  __shared__ typename Scan::TempStorage storage;
-  int64_t before = shape.header_bytes;
-  for (int64_t first = 0; first < shape.unit_count; first += kBlockThreads) {
-    const int64_t unit = first + threadIdx.x;
-    const int64_t size = unit < shape.unit_count ? ends[unit + 1] : 0;
-    int64_t begin, total;
-    Scan(storage).ExclusiveSum(lossless_unit_begin(size), begin, total);
-    const int64_t end = before + begin + size;
-    if (unit < shape.unit_count) ends[unit + 1] = end;
-    if (unit + 1 == shape.unit_count) *bytes = end;
-    before += total;
-    __syncthreads();
-  }
-  if (threadIdx.x != 0) return;
-  ends[0] = shape.header_bytes;
-  if (shape.unit_count == 0) *bytes = shape.header_bytes;
-}
-
 }  // namespace
 
 int64_t lossless_encode_workspace_bytes(const LosslessPlan& plan) noexcept {
@@ -224,13 +202,14 @@ cudaError_t lossless_measure_cuda(const LosslessPlan& plan, const void* x, int64
       const dim3 unit_blocks = piece_blocks(plan.unit_count);
       lossless_choose<kBytes><<<unit_blocks, kPieceThreads, 0, stream>>>(shape, map, from, layouts);
       lossless_measure<kBytes>
-          <<<piece_blocks(ceil_div(plan.scalars, kDevicePiece)), kPieceThreads, 0, stream>>>(
+          <<<piece_blocks(ceil_div(plan.scalars, kPieceValues)), kPieceThreads, 0, stream>>>(
               shape, map, from, layouts);
       lossless_place_planes<kBytes>
           <<<unit_blocks, kPieceThreads, 0, stream>>>(shape, layouts, ends);
     });
   }
-  lossless_place_units<<<1, kBlockThreads, 0, stream>>>(shape, ends, bytes);
+  place_units<<<1, kBlockThreads, 0, stream>>>(plan.unit_count, plan.header_bytes,
+                                               kLosslessAlignment, ends + 1, ends, bytes);
   return cudaGetLastError();
 }
 

@@ -42,30 +42,11 @@ __device__ __forceinline__ void stage(const PieceSource& source, bool vectors,
   __syncwarp();
 }
 
-// This lane's block of an array, as words of its planes (plane_word).
-template <int kWordBytes>
-__device__ inline void take_block(const uint4* array, uint32_t (&word)[8 * kWordBytes]) {
-#pragma unroll
-  for (int j = 0; j < 2 * kWordBytes; ++j) {
-    const uint4 chunk = array[swizzled(warp_lane() * 2 * kWordBytes + j)];
-    word[4 * j] = chunk.x;
-    word[4 * j + 1] = chunk.y;
-    word[4 * j + 2] = chunk.z;
-    word[4 * j + 3] = chunk.w;
-  }
-  transpose_planes<kWordBytes>(word);
-}
-
 template <int kWordBytes>
 __device__ inline void take_plane(const uint32_t (&word)[8 * kWordBytes], int p,
                                   uint32_t (&plane)[8]) {
 #pragma unroll
   for (int j = 0; j < 8; ++j) plane[j] = word[plane_word<kWordBytes>(p, j)];
-}
-
-// Values of this lane's block in a piece of n.
-__device__ inline int block_length(int n) {
-  return min(max(n - warp_lane() * kBlockScalars, 0), kBlockScalars);
 }
 
 // Encoding's workspace: the layout of each unit; where the first unit begins, and each ends.
