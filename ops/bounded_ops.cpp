@@ -350,7 +350,7 @@ int64_t least_bytes_bounded(const at::Tensor& x, const CompressOptions& options)
 }  // namespace
 
 const Codec kBoundedCodec{
-    CodecId::kBounded,  kOp, false, false, encode_bounded, decode_bounded, check_bounded,
+    CodecId::kBounded,  kOp, false, false, false, encode_bounded, decode_bounded, check_bounded,
     least_bytes_bounded};
 
 }  // namespace qvlmem

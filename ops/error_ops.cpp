@@ -8,7 +8,7 @@
 
 namespace qvlmem::ops {
 
-ErrorMeasure measure_error(const at::Tensor& x, const at::Tensor& y) {
+ErrorMeasure measure_error_cpu(const at::Tensor& x, const at::Tensor& y) {
   TORCH_INTERNAL_ASSERT(x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type());
   const MatrixShape matrix = matrix_shape(x.sizes());
   ErrorPlan plan;
@@ -18,7 +18,8 @@ ErrorMeasure measure_error(const at::Tensor& x, const at::Tensor& y) {
   const at::Tensor a = x.contiguous(), b = y.contiguous();
   std::vector<ErrorPartial> partials(plan.unit_count);
   parallel_units(plan.unit_count, 1, [&](int64_t begin, int64_t end) {
-    measure_error_cpu(plan, a.const_data_ptr(), b.const_data_ptr(), begin, end, &partials[begin]);
+    qvlmem::measure_error_cpu(plan, a.const_data_ptr(), b.const_data_ptr(), begin, end,
+                              &partials[begin]);
   });
   return merge_errors(plan, partials.data());
 }

@@ -9,8 +9,9 @@
 namespace qvlmem::ops {
 
 // All three errors are 0 for an empty tensor. What counts as what: kernels/error/error.h.
-// REQUIRES: x and y are CPU tensors of one shape and of one dtype: float32, float16, bfloat16 or
+// REQUIRES: x and y are of one shape, on one device and of one dtype: float32, float16, bfloat16 or
 // float64.
-ErrorMeasure measure_error(const at::Tensor& x, const at::Tensor& y);
+ErrorMeasure measure_error_cpu(const at::Tensor& x, const at::Tensor& y);
+ErrorMeasure measure_error_cuda(const at::Tensor& x, const at::Tensor& y);
 
 }  // namespace qvlmem::ops

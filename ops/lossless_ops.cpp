@@ -124,7 +124,7 @@ int64_t least_bytes_lossless(const at::Tensor&, const CompressOptions&) { return
 }  // namespace
 
 const Codec kLosslessCodec{
-    CodecId::kLossless, "lossless",      true,           true,
-    encode_lossless,    decode_lossless, check_lossless, least_bytes_lossless};
+    CodecId::kLossless, "lossless",          true, true, false, encode_lossless, decode_lossless,
+    check_lossless,     least_bytes_lossless};
 
 }  // namespace qvlmem

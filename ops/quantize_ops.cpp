@@ -100,28 +100,34 @@ std::vector<QuantizeRange> group_ranges(const QuantizePlan& plan, const void* x,
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize_cpu(const at::Tensor& x, int64_t bits,
-                                                            bool symmetric, int64_t group_size,
-                                                            std::optional<int64_t> rounding_seed) {
+QuantizeCall prepare_quantize(const at::Tensor& x, int64_t bits, bool symmetric,
+                              int64_t group_size) {
   check_lossy_input("quantize", x);
   const QuantizePlan plan = make_plan("quantize", x.sizes(), bits, symmetric, group_size);
   const auto shapes = quantized_shapes<int64_t>(x.sizes(), bits, group_size);
-  at::Tensor q = at::empty(shapes.q, x.options().dtype(bits == 8 ? at::kChar : at::kByte));
-  at::Tensor scale = at::empty(shapes.scale, x.options().dtype(at::kFloat));
-  at::Tensor zero_point = symmetric ? at::empty({0}, x.options().dtype(at::kInt))
-                                    : at::empty(shapes.scale, x.options().dtype(at::kInt));
+  return {plan, at::empty(shapes.q, x.options().dtype(bits == 8 ? at::kChar : at::kByte)),
+          at::empty(shapes.scale, x.options().dtype(at::kFloat)),
+          symmetric ? at::empty({0}, x.options().dtype(at::kInt))
+                    : at::empty(shapes.scale, x.options().dtype(at::kInt))};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize_cpu(const at::Tensor& x, int64_t bits,
+                                                            bool symmetric, int64_t group_size,
+                                                            std::optional<int64_t> rounding_seed) {
+  const QuantizeCall call = prepare_quantize(x, bits, symmetric, group_size);
+  const QuantizePlan& plan = call.plan;
   const at::Tensor values = x.contiguous();
   const void* data = values.const_data_ptr();
   const DType dtype = kernel_dtype("quantize", x.scalar_type());
-  float* scales = scale.mutable_data_ptr<float>();
-  int32_t* zeros = symmetric ? nullptr : zero_point.mutable_data_ptr<int32_t>();
+  float* scales = call.scale.mutable_data_ptr<float>();
+  int32_t* zeros = symmetric ? nullptr : call.zero_point.mutable_data_ptr<int32_t>();
   const uint64_t seed = static_cast<uint64_t>(rounding_seed.value_or(0));
   const uint64_t* seed_or_null = rounding_seed ? &seed : nullptr;
   std::atomic<bool> finite{true};
   if (plan.fused && plan.unit_count > 0) {
     parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
       const Status status = quantize_encode_cpu(plan, data, dtype, begin, end, seed_or_null,
-                                                q.mutable_data_ptr(), scales, zeros);
+                                                call.q.mutable_data_ptr(), scales, zeros);
       if (status != Status::kOk) finite.store(false, std::memory_order_relaxed);
     });
   } else {
@@ -136,14 +142,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize_cpu(const at::Tensor& x,
     }
     parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
       quantize_encode_scaled_cpu(plan, data, dtype, begin, end, seed_or_null, scales, zeros,
-                                 q.mutable_data_ptr());
+                                 call.q.mutable_data_ptr());
     });
   }
   if (!finite) throw_non_finite("quantize", x);
-  return {q, scale, zero_point};
+  return {call.q, call.scale, call.zero_point};
 }
 
-bool all_finite(const at::Tensor& x) {
+bool all_finite_cpu(const at::Tensor& x) {
   check_lossy_input("all_finite", x);
   if (x.numel() == 0) return true;
   const at::Tensor values = x.contiguous();
@@ -182,22 +188,29 @@ void check_quantized(const char* op, const at::Tensor& q, const at::Tensor& scal
                     q.device(), ", ", scale.device(), " and ", zero_point.device());
 }
 
-at::Tensor dequantize_cpu(const at::Tensor& q, const at::Tensor& scale,
-                          const at::Tensor& zero_point, at::IntArrayRef shape, int64_t bits,
-                          int64_t group_size, std::optional<at::ScalarType> dtype) {
+DequantizeCall prepare_dequantize(const at::Tensor& q, const at::Tensor& scale,
+                                  const at::Tensor& zero_point, at::IntArrayRef shape, int64_t bits,
+                                  int64_t group_size, std::optional<at::ScalarType> dtype) {
   check_quantized("dequantize", q, scale, zero_point, shape, bits, group_size);
   const at::ScalarType result = output_dtype("dequantize", dtype);
   const bool symmetric = zero_point.numel() == 0;
-  const QuantizePlan plan = make_plan("dequantize", shape, bits, symmetric, group_size);
-  at::Tensor y = at::empty(shape, q.options().dtype(result));
-  const at::Tensor values = q.contiguous(), scales = scale.contiguous();
-  const at::Tensor zeros = zero_point.contiguous();
-  parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
-    qvlmem::dequantize_cpu(plan, values.const_data_ptr(), scales.const_data_ptr<float>(),
-                           symmetric ? nullptr : zeros.const_data_ptr<int32_t>(), begin, end,
-                           y.mutable_data_ptr(), kernel_dtype("dequantize", result));
+  return {make_plan("dequantize", shape, bits, symmetric, group_size), q.contiguous(),
+          scale.contiguous(), zero_point.contiguous(), at::empty(shape, q.options().dtype(result))};
+}
+
+at::Tensor dequantize_cpu(const at::Tensor& q, const at::Tensor& scale,
+                          const at::Tensor& zero_point, at::IntArrayRef shape, int64_t bits,
+                          int64_t group_size, std::optional<at::ScalarType> dtype) {
+  const DequantizeCall call =
+      prepare_dequantize(q, scale, zero_point, shape, bits, group_size, dtype);
+  const DType result = kernel_dtype("dequantize", call.y.scalar_type());
+  parallel_units(call.plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
+    qvlmem::dequantize_cpu(
+        call.plan, call.q.const_data_ptr(), call.scale.const_data_ptr<float>(),
+        call.plan.symmetric ? nullptr : call.zero_point.const_data_ptr<int32_t>(), begin, end,
+        call.y.mutable_data_ptr(), result);
   });
-  return y;
+  return call.y;
 }
 
 at::Tensor dequantize_meta(const at::Tensor& q, const at::Tensor&, const at::Tensor&,

@@ -64,6 +64,9 @@ class Registration {
       register_schemas(definitions);
       register_composite(add(Library::IMPL, c10::DispatchKey::CompositeExplicitAutograd));
       register_cpu(add(Library::IMPL, c10::DispatchKey::CPU));
+#ifdef QVLMEM_WITH_CUDA
+      register_cuda(add(Library::IMPL, c10::DispatchKey::CUDA));
+#endif
       register_meta(add(Library::IMPL, c10::DispatchKey::Meta));
       register_autograd(add(Library::IMPL, c10::DispatchKey::Autograd));
       read_environment();

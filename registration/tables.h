@@ -28,6 +28,7 @@ void register_schemas(torch::Library& m);
 // One function for all back ends: ops that take or give objects, and the refusal of all else.
 void register_composite(torch::Library& m);
 void register_cpu(torch::Library& m);
+void register_cuda(torch::Library& m);  // in a build with CUDA
 void register_meta(torch::Library& m);
 void register_autograd(torch::Library& m);
 

@@ -168,6 +168,21 @@ TEST_F(QuantizeCudaTest, FlagsWhatIsNotFiniteWhereverItStands) {
         }
 }
 
+TEST_F(QuantizeCudaTest, FindsTheOneValueThatIsNotFinite) {
+  for (DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16})
+    for (size_t shift : {0, 1})
+      for (int64_t at : {-1, 0, 1000, 2050}) {
+        std::vector<float> values(2051, 1.0f);
+        if (at >= 0) values[at] = -INFINITY;
+        const auto bytes = as_dtype(values, dtype);
+        DeviceBytes x(bytes.data(), 2051 * dtype_bytes(dtype), shift * dtype_bytes(dtype));
+        DeviceBytes flag(4, 0, 0);
+        ASSERT_EQ(find_non_finite_cuda(x.data(), dtype, 2051, flag.as<int32_t>(), nullptr),
+                  cudaSuccess);
+        EXPECT_EQ(flag.read<int32_t>()[0], at >= 0 ? 1 : 0);
+      }
+}
+
 TEST_F(QuantizeCudaTest, WritesTheScalesOfGroupsWithoutValues) {
   for (auto [rows, cols] : {std::pair<int64_t, int64_t>{3, 0}, {0, 5}, {0, 0}})
     for (int64_t group : {0, -1, 4})

@@ -39,7 +39,7 @@ TEST(CodecTest, EachKeepsShapeDtypeAndItsMeasuredErrorThroughAFrame) {
       EXPECT_EQ(y.sizes(), x.sizes());
       EXPECT_EQ(y.dtype(), x.dtype());
       EXPECT_TRUE(y.is_contiguous());
-      const ErrorMeasure measured = ops::measure_error(x, y);
+      const ErrorMeasure measured = ops::measure_error_cpu(x, y);
       EXPECT_NEAR(c->relative_error(), measured.relative, 1e-6);
       EXPECT_TRUE(!codec->exact || at::equal(x, y));
       const CompressedTensorPtr back = unpack(pack(c), std::nullopt);
@@ -113,7 +113,7 @@ TEST(SelectTest, AutoMeetsEveryBoundAndIsNeverLargerThanANamedMethodThatMeetsIt)
         options.bound = bound;
         options.max_error = max_error;
         const CompressedTensorPtr c = compress(x, "auto", options);
-        const auto measured = ops::measure_error(x, c->decompress());
+        const auto measured = ops::measure_error_cpu(x, c->decompress());
         EXPECT_LE(error_within(bound, {measured.relative, measured.worst_row, measured.element}),
                   max_error);
         EXPECT_TRUE(max_error > 0.0 || at::equal(c->decompress(), x));

@@ -23,7 +23,7 @@ TEST(ErrorOpsTest, AgreesWithTheDefinition) {
       const at::Tensor x = at::randn(shape).to(dtype);
       const at::Tensor y = (x.to(at::kDouble) + 0.1 * at::randn(shape, at::kDouble)).to(dtype);
       const at::Tensor a = x.to(at::kDouble), d = a - y.to(at::kDouble);
-      const ErrorMeasure m = measure_error(x, y);
+      const ErrorMeasure m = measure_error_cpu(x, y);
       EXPECT_NEAR(m.relative, (d.norm() / a.norm()).item<double>(), 1e-12);
       const at::Tensor rows = at::linalg_vector_norm(d, 2, -1) / at::linalg_vector_norm(a, 2, -1);
       EXPECT_NEAR(m.worst_row, rows.max().item<double>(), 1e-9 * m.worst_row);
@@ -37,16 +37,16 @@ TEST(ErrorOpsTest, StridesAndThreadsDoNotMatter) {
   const int before = at::get_num_threads();
   const at::Tensor x = at::randn({1009, 1200}).t(), y = x + 0.01 * at::randn({1200, 1009});
   at::set_num_threads(1);
-  const ErrorMeasure expected = measure_error(x.contiguous(), y);
+  const ErrorMeasure expected = measure_error_cpu(x.contiguous(), y);
   at::set_num_threads(2);
-  EXPECT_TRUE(same(measure_error(x, y), expected));
-  EXPECT_TRUE(same(measure_error(x, y.t().contiguous().t()), expected));
+  EXPECT_TRUE(same(measure_error_cpu(x, y), expected));
+  EXPECT_TRUE(same(measure_error_cpu(x, y.t().contiguous().t()), expected));
   at::set_num_threads(before);
 }
 
 TEST(ErrorOpsTest, EmptyAndZeroDimensionalTensors) {
-  EXPECT_TRUE(same(measure_error(at::empty({0, 5}), at::empty({0, 5})), ErrorMeasure()));
-  const ErrorMeasure m = measure_error(at::full({}, 4.0), at::full({}, 3.0));
+  EXPECT_TRUE(same(measure_error_cpu(at::empty({0, 5}), at::empty({0, 5})), ErrorMeasure()));
+  const ErrorMeasure m = measure_error_cpu(at::full({}, 4.0), at::full({}, 3.0));
   EXPECT_TRUE(same(m, ErrorMeasure{0.25, 0.25, 0.25}));
 }
 

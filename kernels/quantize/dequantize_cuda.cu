@@ -21,16 +21,23 @@ __global__ void __launch_bounds__(kBlockThreads)
     int32_t code[V];
     load_codes<kBits, V>(q + groups.row() * shape.row_bytes + groups.col() * kBits / 8,
                          groups.length(), shape.vectors, symmetric, code);
-    float step = 0.0f;
-    int32_t zero = 0;
     T value[V];
+    float step = scale[groups.index()];
+    int32_t zero = symmetric ? 0 : zero_point[groups.index()];
+    if (groups.in_one()) {
 #pragma unroll
-    for (int k = 0; k < V; ++k) {
-      if (groups.enters(k)) {
-        step = scale[groups.index()];
-        zero = symmetric ? 0 : zero_point[groups.index()];
+      for (int k = 0; k < V; ++k) {
+        value[k] = from_float_saturating<T>(dequantize_value(code[k], step, zero));
       }
-      value[k] = from_float_saturating<T>(dequantize_value(code[k], step, zero));
+    } else {
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        if (groups.enters(k)) {
+          step = scale[groups.index()];
+          zero = symmetric ? 0 : zero_point[groups.index()];
+        }
+        value[k] = from_float_saturating<T>(dequantize_value(code[k], step, zero));
+      }
     }
     store_elements<V>(value, groups.length(), shape.vectors,
                       y + groups.row() * shape.cols + groups.col());

@@ -202,7 +202,22 @@ __global__ void __launch_bounds__(kBlockThreads)
                         q + groups.row() * shape.row_bytes + groups.col() * kBits / 8);
 }
 
-// The largest group that a team holds, 0 where the plan needs ranges first.
+// A thread looks at a vector.
+template <class T>
+__global__ void __launch_bounds__(kBlockThreads)
+    find_non_finite(int64_t numel, bool vectors, const T* x, int32_t* non_finite) {
+  constexpr int V = kVector<T>;
+  const int64_t first = chunk_index() * V;
+  if (first >= numel) return;
+  float held[V];
+  load_vector(x + first, static_cast<int>(min(numel - first, int64_t{V})), vectors, held);
+  RangeBits range{0, 0, 0};
+#pragma unroll
+  for (int k = 0; k < V; ++k) widen(held[k], true, &range);
+  if (!range_is_finite(to_range(range))) *non_finite = 1;
+}
+
+// Whether a team holds each group, and no byte of q is shared by two groups.
 bool one_pass(const QuantizePlan& plan, bool stochastic) {
   if (plan.rows == 0 || plan.cols == 0 || stochastic || plan.group > int64_t{kBlockThreads} * kHeld)
     return false;
@@ -241,6 +256,8 @@ cudaError_t launch_groups(const QuantizePlan& plan, const void* x, void* q, floa
     launch(quantize_groups<T, kBits, 32, V>, 32);
   } else if (plan.group <= 32 * kHeld) {
     launch(quantize_groups<T, kBits, 32, kHeld>, 32);
+  } else if (plan.group <= kBlockThreads * kHeld / 2) {
+    launch(quantize_groups<T, kBits, kBlockThreads, kHeld / 2>, kBlockThreads);
   } else {
     launch(quantize_groups<T, kBits, kBlockThreads, kHeld>, kBlockThreads);
   }
@@ -304,6 +321,17 @@ cudaError_t quantize_cuda(const QuantizePlan& plan, const void* x, DType dtype,
     };
     return plan.bits == 8 ? encode(std::integral_constant<int, 8>())
                           : encode(std::integral_constant<int, 4>());
+  });
+}
+
+cudaError_t find_non_finite_cuda(const void* x, DType dtype, int64_t numel, int32_t* non_finite,
+                                 cudaStream_t stream) noexcept {
+  if (numel == 0) return cudaSuccess;
+  return with_lossy_type(dtype, [&](auto element) {
+    using T = decltype(element);
+    find_non_finite<<<blocks_for(ceil_div(numel, kVector<T>)), kBlockThreads, 0, stream>>>(
+        numel, is_aligned(x, 16), static_cast<const T*>(x), non_finite);
+    return cudaGetLastError();
   });
 }
 

@@ -23,4 +23,8 @@ cudaError_t dequantize_cuda(const QuantizePlan& plan, const void* q, const float
                             const int32_t* zero_point, void* y, DType dtype,
                             cudaStream_t stream) noexcept;
 
+// *non_finite becomes 1 where one of the values is NaN or infinite.
+cudaError_t find_non_finite_cuda(const void* x, DType dtype, int64_t numel, int32_t* non_finite,
+                                 cudaStream_t stream) noexcept;
+
 }  // namespace qvlmem

@@ -97,6 +97,9 @@ class ChunkGroups {
   __device__ int length() const { return length_; }
   __device__ int64_t index() const { return index_; }
 
+  // Whether all its columns are of one group, that of index(): mostly.
+  __device__ bool in_one() const { return shape_.per_tensor || length_ <= left_; }
+
   // Whether a group begins at column k of the chunk, for k = 0, 1, ... in turn: index() is then
   // its.
   __device__ bool enters(int k) {

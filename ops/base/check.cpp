@@ -121,6 +121,18 @@ void check_dense(const char* op, const char* argument, const at::Tensor& x) {
                               " to be a dense tensor, got ", describe(x));
 }
 
+void check_device(const char* op, const char* argument, const at::Tensor& x) {
+#ifdef QVLMEM_WITH_CUDA
+  constexpr bool kWithCuda = true;
+#else
+  constexpr bool kWithCuda = false;
+#endif
+  TORCH_CHECK_NOT_IMPLEMENTED(x.is_cpu() || (kWithCuda && x.is_cuda()), "qvlmem::", op,
+                              ": expected ", argument, " on cpu", kWithCuda ? " or cuda" : "",
+                              ", got ", describe(x),
+                              x.is_cuda() ? ": this library was built without CUDA" : "");
+}
+
 void check_lossy_input(const char* op, const at::Tensor& x) {
   check_dense(op, "x", x);
   const at::ScalarType dtype = x.scalar_type();
@@ -195,9 +207,7 @@ void throw_no_kernel(const c10::OperatorHandle& op, c10::Stack* stack) {
     TORCH_CHECK_NOT_IMPLEMENTED(!x.is_meta(), "qvlmem::", name, ": expected ", argument.name(),
                                 " to have values, got ", describe(x),
                                 " (`import qvlmem` brings the fake kernel)");
-    TORCH_CHECK_NOT_IMPLEMENTED(x.is_cpu(), "qvlmem::", name, ": expected ", argument.name(),
-                                " on cpu, got ", describe(x),
-                                x.is_cuda() ? ": this library was built without CUDA" : "");
+    check_device(name.c_str(), argument.name().c_str(), x);
   }
   TORCH_CHECK_NOT_IMPLEMENTED(false, "qvlmem::", name, ": no kernel takes these arguments");
 }

@@ -28,6 +28,8 @@ void check_lossy_input(const char* op, const at::Tensor& x);
 // TypeError for None; NotImplementedError unless x is a dense strided tensor (no sparse or
 // quantized one).
 void check_dense(const char* op, const char* argument, const at::Tensor& x);
+// NotImplementedError unless the library holds kernels for x's device.
+void check_device(const char* op, const char* argument, const at::Tensor& x);
 // TypeError unless x has this dtype; ValueError unless it has this shape.
 void check_dtype(const char* op, const char* argument, const at::Tensor& x,
                  at::ScalarType expected);

@@ -23,7 +23,9 @@ struct Codec {
   bool exact;
   // Whether it takes float64 beside float32, float16 and bfloat16. For codecs that are not exact.
   bool takes_float64;
-  // x: a CPU tensor that the codec takes, detached, of any strides. Raises what its own op raises.
+  // Whether encode and decode run on every back end; else tensors of CUDA go by the host.
+  bool on_device;
+  // x: a tensor that the codec takes, detached, of any strides. Raises what its own op raises.
   Payload (*encode)(const at::Tensor& x, const CompressOptions& options);
   // A contiguous tensor of info's shape and dtype. REQUIRES: check has passed.
   at::Tensor (*decode)(const Payload& payload, const TensorInfo& info);
@@ -69,9 +71,12 @@ double error_within(Bound bound, const CompressionError& error);
 // For checks of payloads. ValueError unless it has so many params and parts.
 void check_payload_size(const char* codec, const Payload& payload, size_t params, size_t parts);
 
-// Encodes x (any device; taken detached) with one codec and measures the error that decoding
-// leaves. TypeError where the codec does not take x's dtype. A codec with encode_within raises
-// ValueError where it would hold more than most_bytes.
+// x, or its copy on the host where the codec runs only there.
+at::Tensor where_codec_runs(const Codec& codec, const at::Tensor& x);
+
+// Encodes x (taken detached) with one codec and measures the error that decoding leaves. REQUIRES:
+// x is where the codec runs. TypeError where the codec does not take x's dtype. A codec with
+// encode_within raises ValueError where it would hold more than most_bytes.
 CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
                                   const CompressOptions& options,
                                   int64_t most_bytes = std::numeric_limits<int64_t>::max());

@@ -5,9 +5,9 @@
 
 #include <algorithm>
 
+#include "ops/backend.h"
 #include "ops/base/check.h"
 #include "ops/codec/codec.h"
-#include "ops/error_ops.h"
 
 namespace qvlmem {
 
@@ -54,8 +54,7 @@ CompressedTensorPtr CompressedTensor::to(at::Device device) const {
 }
 
 at::Tensor CompressedTensor::decompress() const {
-  TORCH_CHECK_NOT_IMPLEMENTED(device().is_cpu(), "qvlmem::decompress: expected parts on cpu, got ",
-                              device(), ": this library was built without CUDA");
+  ops::check_device("decompress", "parts", payload_.parts.at(0));
   for (const at::Tensor& part : payload_.parts) {
     // parts() lets a storage out of hand, and storages can be resized.
     TORCH_CHECK_VALUE(part.storage().nbytes() >= part.nbytes(),
@@ -63,7 +62,8 @@ at::Tensor CompressedTensor::decompress() const {
                       part.nbytes(), " bytes with a storage of ", part.storage().nbytes());
   }
   const RealTensorsGuard guard;
-  return codec_->decode(payload_, info_);
+  if (codec_->on_device || device().is_cpu()) return codec_->decode(payload_, info_);
+  return to(at::kCPU)->decompress().to(device());
 }
 
 at::Tensor CompressedTensor::to_sparse_coo() const {
@@ -72,6 +72,10 @@ at::Tensor CompressedTensor::to_sparse_coo() const {
   }
   const at::Tensor dense = decompress();
   return dense.dim() == 0 ? dense.to_sparse(0) : dense.to_sparse();
+}
+
+at::Tensor where_codec_runs(const Codec& codec, const at::Tensor& x) {
+  return codec.on_device ? x : x.cpu();
 }
 
 at::Tensor decompress(const CompressedTensorPtr& c) { return c->decompress(); }
@@ -89,7 +93,9 @@ CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
                         : codec.encode(values, options);
   CompressionError error{0.0, 0.0, 0.0};
   if (!codec.exact) {
-    const ErrorMeasure measured = ops::measure_error(values, codec.decode(payload, info));
+    const at::Tensor decoded = codec.decode(payload, info);
+    const ErrorMeasure measured =
+        backend_of("compress", "x", values).measure_error(values, decoded);
     error = {measured.relative, measured.worst_row, measured.element};
   }
   return c10::make_intrusive<CompressedTensor>(codec, std::move(info), std::move(payload), error);

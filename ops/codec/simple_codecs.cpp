@@ -2,6 +2,7 @@
 // The codecs that are little more than one op: none, fp16, int8, int4.
 #include <ATen/ops/empty.h>
 
+#include "ops/backend.h"
 #include "ops/base/check.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
@@ -59,14 +60,16 @@ int64_t least_bytes_fp16(const at::Tensor& x, const CompressOptions&) { return x
 template <int kBits>
 Payload encode_int(const at::Tensor& x, const CompressOptions& options) {
   auto [q, scale, zero_point] =
-      ops::quantize_cpu(x, kBits, options.symmetric, options.group_size, std::nullopt);
+      backend_of("compress", "x", x)
+          .quantize(x, kBits, options.symmetric, options.group_size, std::nullopt);
   return {{options.group_size}, {q, scale, zero_point}};
 }
 
 template <int kBits>
 at::Tensor decode_int(const Payload& payload, const TensorInfo& info) {
-  return ops::dequantize_cpu(payload.parts[0], payload.parts[1], payload.parts[2], info.shape,
-                             kBits, payload.params[0], info.dtype);
+  return backend_of("decompress", "q", payload.parts[0])
+      .dequantize(payload.parts[0], payload.parts[1], payload.parts[2], info.shape, kBits,
+                  payload.params[0], info.dtype);
 }
 
 template <int kBits>
@@ -83,13 +86,15 @@ int64_t least_bytes_int(const at::Tensor& x, const CompressOptions&) {
 
 }  // namespace
 
-const Codec kNoneCodec{CodecId::kNone, "none",      true,       true,
-                       encode_none,    decode_none, check_none, least_bytes_none};
-const Codec kFp16Codec{CodecId::kFp16, "fp16",      false,      true,
-                       encode_fp16,    decode_fp16, check_fp16, least_bytes_fp16};
-const Codec kInt8Codec{CodecId::kInt8, "int8",        false,        false,
-                       encode_int<8>,  decode_int<8>, check_int<8>, least_bytes_int<8>};
-const Codec kInt4Codec{CodecId::kInt4, "int4",        false,        false,
-                       encode_int<4>,  decode_int<4>, check_int<4>, least_bytes_int<4>};
+const Codec kNoneCodec{CodecId::kNone, "none",          true, true, true, encode_none, decode_none,
+                       check_none,     least_bytes_none};
+const Codec kFp16Codec{CodecId::kFp16, "fp16",     false,           true, false, encode_fp16,
+                       decode_fp16,    check_fp16, least_bytes_fp16};
+const Codec kInt8Codec{CodecId::kInt8, "int8",       false,
+                       false,          true,         encode_int<8>,
+                       decode_int<8>,  check_int<8>, least_bytes_int<8>};
+const Codec kInt4Codec{CodecId::kInt4, "int4",       false,
+                       false,          true,         encode_int<4>,
+                       decode_int<4>,  check_int<4>, least_bytes_int<4>};
 
 }  // namespace qvlmem

@@ -182,8 +182,8 @@ int64_t least_bytes_sparse(const at::Tensor& x, const CompressOptions& options) 
 
 }  // namespace
 
-const Codec kSparseCodec{CodecId::kSparse, "sparse",      false,        false,
-                         encode_sparse,    decode_sparse, check_sparse, least_bytes_sparse,
-                         sparse_to_coo};
+const Codec kSparseCodec{
+    CodecId::kSparse, "sparse",           false,        false, false, encode_sparse, decode_sparse,
+    check_sparse,     least_bytes_sparse, sparse_to_coo};
 
 }  // namespace qvlmem

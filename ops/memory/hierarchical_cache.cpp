@@ -21,38 +21,39 @@ void HierarchicalCache::put(const std::string& key, const at::Tensor& x) {
 }
 
 void HierarchicalCache::put_compressed(const std::string& key, const CompressedTensorPtr& c) {
-  const int64_t fresh_bytes = c->nbytes();
   // What is replaced goes when the lock is free again.
-  CompressedTensorPtr old;
+  Entry entry{c->to(at::kCPU), c->device()};
+  const int64_t fresh_bytes = entry.held->nbytes();
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = entries_.find(key);
-  const int64_t old_bytes = found == entries_.end() ? 0 : found->second->nbytes();
+  const int64_t old_bytes = found == entries_.end() ? 0 : found->second.held->nbytes();
   TORCH_CHECK_WITH(OutOfMemoryError, fresh_bytes <= cpu_budget_ - (cpu_bytes_ - old_bytes),
                    "qvlmem::HierarchicalCache.put: no tier has room for key '", key,
                    "': expected at most ", cpu_budget_ - (cpu_bytes_ - old_bytes),
                    " bytes (cpu_budget ", cpu_budget_, ", held ", cpu_bytes_ - old_bytes, "), got ",
                    fresh_bytes);
   if (found == entries_.end()) {
-    entries_.emplace(key, c);
+    entries_.emplace(key, std::move(entry));
   } else {
-    old = std::exchange(found->second, c);
+    std::swap(found->second, entry);
   }
   cpu_bytes_ += fresh_bytes - old_bytes;
   statistics_->add_cpu_bytes(fresh_bytes - old_bytes);
 }
 
 at::Tensor HierarchicalCache::get(const std::string& key) {
-  CompressedTensorPtr c;
+  std::optional<Entry> entry;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = entries_.find(key);
-    if (found != entries_.end()) c = found->second;
+    if (found != entries_.end()) entry = found->second;
   }
-  statistics_->count_lookup(c != nullptr);
-  TORCH_CHECK_INDEX(c != nullptr,
+  statistics_->count_lookup(entry.has_value());
+  TORCH_CHECK_INDEX(entry.has_value(),
                     "qvlmem::HierarchicalCache.get: expected a key that is stored, got '", key,
                     "'");
-  return CompressionManager::decompress_counted(c, config_, statistics_.get());
+  return CompressionManager::decompress_counted(entry->held->to(entry->device), config_,
+                                                statistics_.get());
 }
 
 bool HierarchicalCache::contains(const std::string& key) const {
@@ -76,7 +77,7 @@ bool HierarchicalCache::remove(const std::string& key) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = entries_.find(key);
   if (found == entries_.end()) return false;
-  old = std::move(found->second);
+  old = std::move(found->second.held);
   entries_.erase(found);
   cpu_bytes_ -= old->nbytes();
   statistics_->add_cpu_bytes(-old->nbytes());
@@ -87,7 +88,7 @@ std::vector<std::string> HierarchicalCache::keys() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::vector<std::string> keys;
   keys.reserve(entries_.size());
-  for (const auto& [key, c] : entries_) keys.push_back(key);
+  for (const auto& [key, entry] : entries_) keys.push_back(key);
   return keys;
 }
 
@@ -96,7 +97,7 @@ void HierarchicalCache::flush() {
 }
 
 void HierarchicalCache::clear() {
-  std::map<std::string, CompressedTensorPtr> old;
+  std::map<std::string, Entry> old;
   const std::lock_guard<std::mutex> lock(mutex_);
   old.swap(entries_);
   statistics_->add_cpu_bytes(-std::exchange(cpu_bytes_, 0));

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,9 +26,10 @@ class HierarchicalCache final : public torch::CustomClassHolder {
   // Stores a snapshot of x, in place of what the key had. OutOfMemoryError where no tier has room:
   // what is stored stays, the key's old value too.
   void put(const std::string& key, const at::Tensor& x);
-  // The same with what is compressed already. It is shared, not copied.
+  // The same with what is compressed already. It is shared, not copied, where it lies on the cpu.
   void put_compressed(const std::string& key, const CompressedTensorPtr& c);
-  // A fresh tensor, as often as wanted. IndexError names a key that is missing.
+  // A fresh tensor on the device that it came from, as often as wanted. IndexError names a key that
+  // is missing.
   at::Tensor get(const std::string& key);
   bool contains(const std::string& key) const;
   // gpu, cpu or ssd. IndexError for a missing key.
@@ -47,12 +49,17 @@ class HierarchicalCache final : public torch::CustomClassHolder {
   const Config& config() const { return config_; }
 
  private:
+  struct Entry {
+    CompressedTensorPtr held;  // on the cpu
+    at::Device device;         // of the tensor that was put
+  };
+
   c10::intrusive_ptr<CompressionManager> manager_;
   Config config_;
   int64_t cpu_budget_;
   std::shared_ptr<Statistics> statistics_;
   mutable std::mutex mutex_;
-  std::map<std::string, CompressedTensorPtr> entries_;
+  std::map<std::string, Entry> entries_;
   int64_t cpu_bytes_ = 0;
 };
 

@@ -8,11 +8,11 @@
 #include <limits>
 #include <vector>
 
+#include "ops/backend.h"
 #include "ops/base/check.h"
 #include "ops/base/heap.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
-#include "ops/quantize_ops.h"
 
 namespace qvlmem {
 namespace {
@@ -168,13 +168,16 @@ CompressedTensorPtr try_codec(const Candidate& candidate, const at::Tensor& x, i
 // that is smaller than x.
 CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) {
   // Once for all candidates.
-  const at::Tensor values = x.detach().resolve_conj().resolve_neg().contiguous();
-  const bool may_lose = may_lose_bits(values.scalar_type()) && ops::all_finite(values);
+  const at::Tensor dense = x.detach().resolve_conj().resolve_neg().contiguous();
+  const at::Tensor on_host = dense.cpu();
+  const bool may_lose =
+      may_lose_bits(dense.scalar_type()) && backend_of("compress", "x", dense).all_finite(dense);
   const bool first_wins = options.prefer == Prefer::kSpeed;
   CompressedTensorPtr best;
-  int64_t most_bytes = static_cast<int64_t>(values.nbytes()) - 1;
+  int64_t most_bytes = static_cast<int64_t>(dense.nbytes()) - 1;
   for (const Candidate& candidate :
        first_wins ? fastest_first(may_lose, options) : candidates(may_lose, options)) {
+    const at::Tensor& values = candidate.codec->on_device ? dense : on_host;
     if (candidate.codec->least_bytes(values, candidate.options) > most_bytes) continue;
     const CompressedTensorPtr c = try_codec(candidate, values, most_bytes);
     if (c == nullptr || c->nbytes() > most_bytes || !meets(*c, values, options)) continue;
@@ -182,7 +185,7 @@ CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) 
     most_bytes = c->nbytes() - 1;
     if (first_wins) break;
   }
-  return best ? best : compress_with(kNoneCodec, values, options);
+  return best ? best->to(x.device()) : compress_with(kNoneCodec, dense, options);
 }
 
 CompressedTensorPtr compress_by(const std::string& method, const at::Tensor& x,
@@ -192,7 +195,7 @@ CompressedTensorPtr compress_by(const std::string& method, const at::Tensor& x,
   TORCH_CHECK_VALUE(codec != nullptr, "qvlmem::compress: expected method to be one of ",
                     codec_names(), ", got '", method, "'");
   try {
-    return compress_with(*codec, x, options);
+    return compress_with(*codec, where_codec_runs(*codec, x), options)->to(x.device());
   } catch (const c10::ValueError& error) {
     // In the name of the op that was called: a codec's own op says its own.
     const std::string said = error.what_without_backtrace();
@@ -215,9 +218,7 @@ CompressedTensorPtr compress(const at::Tensor& x, const std::string& method,
       !x.key_set().has(c10::DispatchKey::Python),
       "qvlmem::compress: expected x to be a plain tensor, got a subclass: ", ops::describe(x));
   ops::kernel_dtype("compress", x.scalar_type());
-  TORCH_CHECK_NOT_IMPLEMENTED(x.device().is_cpu(), "qvlmem::compress: expected x on cpu, got ",
-                              ops::describe(x),
-                              x.is_cuda() ? ": this library was built without CUDA" : "");
+  ops::check_device("compress", "x", x);
   const RealTensorsGuard guard;
   if (x._is_zerotensor()) return compress(at::zeros(x.sizes(), x.options()), method, options);
   CompressedTensorPtr c = compress_by(method, x, options);

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The target qvlmem_torch over the include and lib folders of a PyTorch (a wheel or an unpacked LibTorch),
 # and its version as QVLMEM_TORCH_VERSION. Where there is none, QVLMEM_TORCH_ERROR says why.
+# QVLMEM_TORCH_CUDA is the CUDA version that it is built with ("12.6"), empty without; then
+# qvlmem_add_torch_cuda() makes the target qvlmem_torch_cuda, its CUDA libraries and those of NVIDIA's beside it.
 # PyTorch's own find_package(Torch) is not used: for a wheel with CUDA it asks for a CUDA toolkit, which a
 # CPU build of this library does without. An installed qvlmemConfig.cmake uses this file, too.
 set(QVLMEM_TORCH_ERROR "")
@@ -81,3 +83,38 @@ if(QVLMEM_TORCH_VERSION VERSION_LESS 2.9)
 else()
   target_compile_features(qvlmem_torch INTERFACE cxx_std_20)
 endif()
+
+set(QVLMEM_TORCH_CUDA "")
+if(EXISTS ${QVLMEM_TORCH_ROOT}/version.py)  # a wheel
+  file(STRINGS ${QVLMEM_TORCH_ROOT}/version.py _qvlmem_lines REGEX "^cuda")
+  string(REGEX MATCH "[0-9]+[.][0-9]+" QVLMEM_TORCH_CUDA "${_qvlmem_lines}")
+elseif(EXISTS ${QVLMEM_TORCH_ROOT}/build-version)  # LibTorch: 2.7.1+cu126
+  file(STRINGS ${QVLMEM_TORCH_ROOT}/build-version _qvlmem_lines REGEX "[+]cu[0-9]+$")
+  if(_qvlmem_lines)
+    string(REGEX REPLACE ".*[+]cu([0-9]+)([0-9])$" "\\1.\\2" QVLMEM_TORCH_CUDA "${_qvlmem_lines}")
+  endif()
+endif()
+
+# Makes the target. What it needs is loaded with whoever links it, used or not: a library without a run path relies on
+# that. cuBLAS and the like: only where used, or, where `all` is true, in any case as well.
+# Wheels of NVIDIA's libraries know no names without a version; LibTorch has them in its own folder.
+function(qvlmem_add_torch_cuda all)
+  set(libraries "")
+  foreach(name cudart cublas cusolver cusparse)
+    file(GLOB found ${QVLMEM_TORCH_ROOT}/../nvidia/*/lib/lib${name}.so.* ${QVLMEM_TORCH_ROOT}/lib/lib${name}[.-]*)
+    if(NOT found)
+      find_library(QVLMEM_LIB_${name} ${name} REQUIRED
+        PATHS ${CUDAToolkit_LIBRARY_DIR} ENV CUDA_HOME /usr/local/cuda PATH_SUFFIXES lib64 lib)
+      set(found ${QVLMEM_LIB_${name}})
+    endif()
+    list(GET found 0 found)
+    file(REAL_PATH ${found} found)
+    list(APPEND libraries ${found})
+    if(name STREQUAL "cudart" AND NOT all)
+      list(APPEND libraries -Wl,--as-needed)
+    endif()
+  endforeach()
+  add_library(qvlmem_torch_cuda INTERFACE IMPORTED GLOBAL)
+  target_link_libraries(qvlmem_torch_cuda INTERFACE qvlmem_torch -Wl,--push-state,--no-as-needed
+    ${QVLMEM_TORCH_ROOT}/lib/libtorch_cuda.so ${QVLMEM_TORCH_ROOT}/lib/libc10_cuda.so ${libraries} -Wl,--pop-state)
+endfunction()

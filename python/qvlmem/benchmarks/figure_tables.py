@@ -45,7 +45,7 @@ def cells(row, others=None):
 def machine_lines(report):
     machine = report['machine']
     loads = ' to '.join(f'{load:.1f}' for load in machine['load_average'])
-    clock = {'wall': 'wall clock', 'cpu': 'CPU time'}[report['settings']['clock']]
+    clock = {'wall': 'wall clock', 'cpu': 'CPU time', 'gpu': 'wall clock, once the GPU was done'}[report['settings']['clock']]
     lines = [f"{machine['model']}, {machine['cores']} cores, load average {loads}; PyTorch {machine['torch']}; "
              f"medians of {report['settings']['repeats']} rounds, {clock}"]
     return lines + report['notes']

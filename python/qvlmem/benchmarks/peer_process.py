@@ -57,10 +57,10 @@ class PeerProcess:
         """Hands over the tensor that the peers are to take, and the number of threads."""
         self._values.seek(0)
         self._values.truncate()
-        self._values.write(x.contiguous().view(-1).view(torch.uint8).numpy())
+        self._values.write(x.contiguous().view(-1).view(torch.uint8).cpu().numpy())
         self._values.flush()
         self._ask(do='load', path=self._values.name, dtype=str(x.dtype).removeprefix('torch.'), shape=list(x.shape),
-                  threads=torch.get_num_threads())
+                  threads=torch.get_num_threads(), device=str(x.device))
 
     def open(self, key, name):
         """Has a peer encode and decode once. Returns the bytes that it keeps and its relative error."""

@@ -175,12 +175,12 @@ class Server:
                 'names': {key: {name: peer.dtypes for name, peer in peers.items()}
                           for key, peers in self.contestants.items()}}
 
-    def load(self, path, dtype, shape, threads):
+    def load(self, path, dtype, shape, threads, device):
         torch.set_num_threads(threads)
         with open(path, 'rb') as file:
             data = bytearray(file.read())
         self.running.clear()
-        self.x = torch.frombuffer(data, dtype=getattr(torch, dtype)).view(shape)
+        self.x = torch.frombuffer(data, dtype=getattr(torch, dtype)).view(shape).to(device)
         return {}
 
     def open(self, key, name):

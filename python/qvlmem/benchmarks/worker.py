@@ -20,6 +20,9 @@ from qvlmem.benchmarks.peer_process import PeerFailed, PeerProcess
 from qvlmem.benchmarks.rivals import RIVALS
 from qvlmem.benchmarks.rounds import race, summary
 
+GPU_SHARE_OF_COPY = 0.8
+GPU_LARGE = 64 << 20  # bytes, from which on it is aimed at
+
 
 def say(**document):
     print(json.dumps(document), file=sys.stdout, flush=True)
@@ -63,7 +66,7 @@ class Case:
         self.error = relative_error(x, y) if codec.decode else 0.0
         self.holds = codec.holds(x, self.kept, y) if codec.holds else True
         # A copy of as many bytes, in float32 whatever x is.
-        self.source = torch.zeros(max(1, x.nbytes // 4))
+        self.source = torch.zeros(max(1, x.nbytes // 4), device=x.device)
         self.target = torch.zeros_like(self.source)
         dtype = str(x.dtype).removeprefix('torch.')
         self.rivals = {rival.name: rival for rival in RIVALS[codec.rivals]
@@ -98,7 +101,7 @@ class Case:
             ours = functools.partial(self.codec.decode, self.kept, x)
             outputs = x.nbytes
         timers = {'copy': local(lambda: self.target.copy_(self.source)), 'ours': local(ours),
-                  'touch': local(lambda: torch.empty(outputs, dtype=torch.uint8).zero_())}
+                  'touch': local(lambda: torch.empty(outputs, dtype=torch.uint8, device=x.device).zero_())}
         for name, rival in self.rivals.items():
             if direction == 'encode':
                 timers[name] = local(functools.partial(rival.encode, x))
@@ -139,6 +142,9 @@ class Case:
         return row
 
     def goals(self, row):
+        if self.x.is_cuda:
+            yield from gpu_goals(row)
+            return
         for goal in self.codec.encode_goals if row['direction'] == 'encode' else self.codec.decode_goals:
             name = goal.figure.removeprefix('x ')
             value = row['rivals'].get(name, {}).get('ours_over_theirs') if name != goal.figure else row[goal.figure]
@@ -146,11 +152,21 @@ class Case:
                 yield {'goal': goal.text(), 'met': goal.met(value)}
 
 
+def gpu_goals(row):
+    """A part of the copy's bandwidth for what memory limits, and svd beside PyTorch's."""
+    if row['x_copy_limit'] is not None and row['bytes'] >= GPU_LARGE:
+        most = row['x_copy_limit'] / GPU_SHARE_OF_COPY
+        yield {'goal': f'<= {most:.3g} ({GPU_SHARE_OF_COPY:.0%} of the copy)', 'met': row['x_copy'] <= most}
+    if 'torch.linalg.svd' in row['rivals']:
+        value = row['rivals']['torch.linalg.svd']['ours_over_theirs']
+        yield {'goal': 'x torch.linalg.svd <= 0.2', 'met': value <= 0.2}
+
+
 def measure(settings, peers):
     weights = real_weights(settings['weights'])
     for threads, dtype, size, codec in planned(settings):
         torch.set_num_threads(threads)
-        x = VALUES[codec.values](size, FLOATS[dtype], weights)
+        x = VALUES[codec.values](size, FLOATS[dtype], weights).to(settings['device'])
         if peers and codec.rivals in peers.names:
             peers.load(x)
         case = Case(codec, x, threads, settings, peers)

@@ -77,6 +77,9 @@ def add_arguments(parser):
     parser.add_argument('--threads', type=list_of(thread_count), default='1,all', help='(default: %(default)s)')
     parser.add_argument('--conditions', type=list_of(one_of(conditions.CONDITIONS)), default='warm,cold',
                         help='(default: %(default)s)')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu',
+                        help='where the tensors are; cuda: the current GPU, once, whatever --threads, '
+                        '--conditions, --isa and --clock say (default: cpu)')
     parser.add_argument('--isa', type=list_of(one_of(('avx512', 'avx2', 'portable'))), default=[],
                         help='instruction sets for the kernels to use (default: the best)')
     parser.add_argument('--repeats', type=positive, default=9, help='rounds (default: %(default)s)')
@@ -94,6 +97,8 @@ def add_arguments(parser):
 
 
 def main(options, parser):
+    if options.device == 'cuda':
+        options.threads, options.conditions, options.isa, options.clock = [1], ['warm'], [], 'gpu'
     if options.clock == 'cpu' and options.threads != [1]:
         parser.error('--clock cpu adds up what threads take: add --threads 1')
     if options.picture and importlib.util.find_spec('matplotlib') is None:
@@ -120,13 +125,13 @@ def main(options, parser):
 
 def measure(options):
     """The figures of all conditions as plain data: machine, settings, notes, rows."""
-    processor = doctor.cpu(pathlib.Path('/proc'))
+    processor = gpu() if options.device == 'cuda' else doctor.cpu(pathlib.Path('/proc'))
     for isa in options.isa:
         if isa not in processor['isa_supported']:
             raise CommandError(f'--isa {isa}: this CPU lacks it')
     settings = {
         'sizes': sorted(options.sizes), 'dtypes': [DTYPES[name] for name in options.dtypes],
-        'threads': options.threads, 'repeats': options.repeats, 'clock': options.clock,
+        'threads': options.threads, 'repeats': options.repeats, 'clock': options.clock, 'device': options.device,
         'peers': options.peers and str(options.peers), 'weights': options.weights or weights_of(options.peers),
     }
     notes = [] if options.peers else ['no other packages measured: --peers names no environment; tools/bench makes one']
@@ -148,6 +153,17 @@ def measure(options):
                     'torch': torch.__version__},
         'settings': settings, 'notes': notes, 'rows': rows,
     }
+
+
+def gpu():
+    """What doctor.cpu gives, of the current GPU."""
+    if not torch._C._dispatch_has_kernel_for_dispatch_key('qvlmem::quantize', 'CUDA'):
+        raise CommandError('--device cuda: this library was built without CUDA; tools/build --cuda builds one with')
+    if not torch.cuda.is_available():
+        raise CommandError('--device cuda: there is no GPU that PyTorch can use')
+    name = torch.cuda.get_device_name()
+    return {'model': name, 'cores': torch.cuda.get_device_properties().multi_processor_count, 'isa': name,
+            'isa_supported': []}
 
 
 def weights_of(peers):

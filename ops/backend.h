@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops of one device, for those that call them without the dispatcher (the codec table, the
+// selector): one table a back end.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "ops/error_ops.h"
+#include "ops/quantize_ops.h"
+
+namespace qvlmem {
+
+struct Backend {
+  decltype(&ops::quantize_cpu) quantize;
+  decltype(&ops::dequantize_cpu) dequantize;
+  decltype(&ops::all_finite_cpu) all_finite;
+  decltype(&ops::measure_error_cpu) measure_error;
+};
+
+extern const Backend kCpuBackend;
+extern const Backend kCudaBackend;  // in a build with CUDA
+
+// That of x's device. NotImplementedError where the library has none: `op` and `argument` name x.
+const Backend& backend_of(const char* op, const char* argument, const at::Tensor& x);
+
+}  // namespace qvlmem

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/backend.h"
+#include "ops/base/check.h"
+
+namespace qvlmem {
+
+const Backend kCpuBackend{ops::quantize_cpu, ops::dequantize_cpu, ops::all_finite_cpu,
+                          ops::measure_error_cpu};
+
+const Backend& backend_of(const char* op, const char* argument, const at::Tensor& x) {
+  ops::check_device(op, argument, x);
+#ifdef QVLMEM_WITH_CUDA
+  if (x.is_cuda()) return kCudaBackend;
+#endif
+  return kCpuBackend;
+}
+
+}  // namespace qvlmem

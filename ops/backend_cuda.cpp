@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/backend.h"
+
+namespace qvlmem {
+
+const Backend kCudaBackend{ops::quantize_cuda, ops::dequantize_cuda, ops::all_finite_cuda,
+                           ops::measure_error_cuda};
+
+}  // namespace qvlmem

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// An int32 on a CUDA device, 0 at first, by which kernels tell the host of what they refuse.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
+
+namespace qvlmem::ops {
+
+class DeviceFlag {
+ public:
+  // like: a tensor on the device.
+  explicit DeviceFlag(const at::Tensor& like)
+      : flag_(at::zeros({1}, like.options().dtype(at::kInt))) {}
+
+  int32_t* data() const { return flag_.mutable_data_ptr<int32_t>(); }
+
+  // Waits for the stream. While it is captured nothing can be read: 0 then.
+  int32_t read() const {
+    if (c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None) {
+      return 0;
+    }
+    return flag_.item<int32_t>();
+  }
+
+ private:
+  at::Tensor flag_;
+};
+
+}  // namespace qvlmem::ops

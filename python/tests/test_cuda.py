@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CUDA tensors: the parts and values of the CPU, on streams, in graphs, on every device.
+
+Without a GPU, or with a library without CUDA, these skip; QVLMEM_REQUIRE_CUDA=1 has them fail instead.
+"""
+
+import os
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+from op_samples import TENSOR_OPS, samples
+from strategies import FLOATS, any_tensors, laid_out, same_bits, tensor_error, tensors, values
+
+# What svd computes depends on the device's linear algebra; its error is what is pinned.
+SAME_BYTES = tuple(op for op in TENSOR_OPS if not op.startswith('svd'))
+METHODS = ('none', 'int8', 'int4', 'fp16', 'bounded', 'sparse', 'lossless')
+
+
+def why_not():
+    """Why there is no CUDA to test on; '' where there is."""
+    if not torch._C._dispatch_has_kernel_for_dispatch_key('qvlmem::quantize', 'CUDA'):
+        return 'the library was built without CUDA'
+    return '' if torch.cuda.is_available() else 'no CUDA device'
+
+
+@pytest.fixture(autouse=True)
+def _cuda():
+    reason = why_not()
+    if reason and os.environ.get('QVLMEM_REQUIRE_CUDA') == '1':
+        pytest.fail(f'QVLMEM_REQUIRE_CUDA=1, but {reason}')
+    if reason:
+        pytest.skip(reason)
+
+
+def on_cuda(value):
+    """The same tensor, strides and alignment included, on the GPU."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.numel() == 0:
+        return value.cuda()
+    storage = torch.empty(value.untyped_storage().nbytes(), dtype=torch.uint8, device='cuda')
+    storage.copy_(torch.empty(0, dtype=torch.uint8).set_(value.untyped_storage()))
+    flat = torch.empty(0, dtype=value.dtype, device='cuda').set_(storage.untyped_storage())
+    return flat.as_strided(value.shape, value.stride(), value.storage_offset())
+
+
+def each(result):
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+def check_same(got, want):
+    for a, b in zip(each(got), each(want), strict=True):
+        assert a.device.type == 'cuda' and same_bits(a.cpu(), b)
+
+
+@pytest.mark.parametrize('op', SAME_BYTES)
+def test_every_operator_gives_the_bytes_of_the_cpu(ops, op):
+    for arguments, keywords in samples(op):
+        want = getattr(ops, op)(*arguments, **keywords)
+        check_same(getattr(ops, op)(*map(on_cuda, arguments), **keywords), want)
+
+
+@pytest.mark.parametrize('op', TENSOR_OPS)
+def test_opcheck(ops, op):
+    for arguments, keywords in samples(op):
+        torch.library.opcheck(getattr(ops, op).default, tuple(map(on_cuda, arguments)), keywords)
+
+
+@given(tensors(), st.sampled_from((8, 4)), st.booleans(),
+       st.sampled_from((0, -1, 1, 7, 32, 64, 128, 1000, 10**6)), st.sampled_from((None, 5)))
+def test_quantize(ops, x, bits, symmetric, group_size, seed):
+    want = ops.quantize(x, bits, symmetric, group_size, seed)
+    got = ops.quantize(on_cuda(x), bits, symmetric, group_size, seed)
+    check_same(got, want)
+    for dtype in FLOATS:
+        arguments = (x.shape, bits, group_size, dtype)
+        check_same(ops.dequantize(*got, *arguments), ops.dequantize(*want, *arguments))
+
+
+@given(tensors(nonfinite=True))
+def test_to_fp16(ops, x):
+    want = ops.to_fp16(x)
+    got = ops.to_fp16(on_cuda(x))
+    check_same(got, want)
+    check_same(ops.from_fp16(*got, x.dtype), ops.from_fp16(*want, x.dtype))
+
+
+@given(tensors(), st.sampled_from((0.0, 0.3, 0.5, 0.9, 1.0)), st.booleans())
+def test_sparsify(ops, x, threshold, prune):
+    want = ops.sparsify(x, threshold, prune)
+    got = ops.sparsify(on_cuda(x), threshold, prune)
+    check_same(got, want)
+    check_same(ops.densify(*got, x.shape), ops.densify(*want, x.shape))
+
+
+@given(any_tensors(), st.sampled_from((1, 2)))
+def test_lossless(ops, x, level):
+    want = ops.lossless_encode(x, level)
+    got = ops.lossless_encode(on_cuda(x), level)
+    check_same(got, want)
+    check_same(ops.lossless_decode(got, x.shape, x.dtype), ops.lossless_decode(want, x.shape, x.dtype))
+
+
+@given(tensors(nonfinite=True))
+def test_profile(ops, x):
+    check_same(ops.profile_values(on_cuda(x)), ops.profile_values(x))
+
+
+@pytest.mark.parametrize('dtype', FLOATS, ids=str)
+def test_svd_keeps_the_energy_it_is_asked_for(ops, dtype):
+    x = on_cuda(values('low_rank', (96, 160), dtype))
+    for energy in (0.9, 0.99, 0.9999):
+        u, v = ops.svd(x, energy=energy)
+        assert u.device.type == v.device.type == 'cuda'
+        rounding = 4 * torch.finfo(dtype).eps
+        assert tensor_error(x, ops.svd_reconstruct(u, v, x.shape)) <= (1 - energy) ** 0.5 + rounding
+        wanted = ops.svd(x.cpu(), energy=energy)[0].shape[1]
+        assert abs(u.shape[1] - wanted) <= max(1, wanted // 20)
+        again = ops.svd(x, energy=energy)
+        assert same_bits(u.cpu(), again[0].cpu()) and same_bits(v.cpu(), again[1].cpu())
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('dtype', FLOATS, ids=str)
+def test_compress_holds_what_it_holds_on_the_cpu(ops, method, dtype):
+    for kind in ('normal', 'sparse', 'outliers', 'low_rank'):
+        x = values(kind, (33, 129), dtype)
+        want, got = ops.compress(x, method), ops.compress(on_cuda(x), method)
+        assert all(p.device.type == 'cuda' for p in got.parts())
+        check_same(got.parts(), want.parts())
+        assert got.relative_error() == pytest.approx(want.relative_error(), rel=1e-6, abs=1e-12)
+        check_same(ops.decompress(got), ops.decompress(want))
+        assert same_bits(ops.decompress(ops.unpack(ops.pack(got))), ops.decompress(want))
+        check_same(ops.decompress(ops.unpack(ops.pack(want), 'cuda')), ops.decompress(want))
+
+
+@pytest.mark.parametrize('bound', ['tensor', 'row', 'element'])
+def test_auto_keeps_its_bound(ops, bound):
+    for kind in ('normal', 'sparse', 'low_rank', 'integers'):
+        x = values(kind, (64, 128), torch.bfloat16)
+        c = ops.compress(on_cuda(x), 'auto', max_error=0.01, bound=bound)
+        error = {'tensor': c.relative_error(), 'row': c.worst_row_error(),
+                 'element': c.max_element_error()}[bound]
+        assert error <= 0.01 and c.nbytes() <= x.nbytes
+        assert ops.decompress(c).device.type == 'cuda'
+
+
+@pytest.mark.parametrize('op', ['quantize', 'svd', 'sparsify'])
+def test_values_that_are_not_finite_are_refused_in_the_same_words(ops, op):
+    x = values('normal', (5, 70), torch.float32)
+    x[3, 11], x[4, 0] = float('nan'), float('inf')
+    told = []
+    for tensor in (x, on_cuda(x)):
+        with pytest.raises(ValueError, match='2 values that are NaN or infinite') as error:
+            getattr(ops, op)(tensor)
+        told.append(str(error.value).splitlines()[0])
+    assert told[0] == told[1]
+
+
+def test_parts_on_two_devices_are_refused(ops):
+    q, scale, zero_point = ops.quantize(on_cuda(torch.randn(4, 8)))
+    with pytest.raises(ValueError, match='on one device'):
+        ops.dequantize(q, scale.cpu(), zero_point, [4, 8])
+
+
+def test_work_is_ordered_on_the_current_stream(ops):
+    """The input is still being made when the operator is called, and nobody waits for the other stream."""
+    x = torch.randn(2048, 2048, device='cuda')
+    want = ops.quantize((x @ x).cpu(), 8, True, 128)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    for _ in range(5):
+        with torch.cuda.stream(stream):
+            q, scale, _ = ops.quantize(x @ x, 8, True, 128)
+            y = ops.dequantize(q, scale, q.new_empty(0, dtype=torch.int32), q.shape, 8, 128)
+        stream.synchronize()
+        assert same_bits(q.cpu(), want[0]) and same_bits(scale.cpu(), want[1])
+        assert torch.isfinite(y).all()
+
+
+def test_graphs_replay_with_new_values(ops):
+    """Ops with static sizes can be captured; NaN is then not refused but marks its group's scale."""
+    x = torch.randn(64, 256, device='cuda')
+
+    def work(t):
+        q, scale, zero_point = ops.quantize(t, 8, False, 64)
+        half, factor = ops.to_fp16(t)
+        return (scale, ops.dequantize(q, scale, zero_point, t.shape, 8, 64), half,
+                ops.from_fp16(half, factor))
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        work(x)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = work(x)
+    for seed in range(3):
+        fresh = values('normal', (64, 256), torch.float32, seed)
+        x.copy_(fresh)
+        graph.replay()
+        check_same(captured, work(fresh))
+    x[5, 70] = float('nan')
+    graph.replay()
+    scale = captured[0].cpu()
+    assert scale[5, 1].isnan() and int(scale.isnan().sum()) == 1
+
+
+def test_scripted_programs(ops):
+    @torch.jit.script
+    def program(x: torch.Tensor):
+        q, scale, zero_point = torch.ops.qvlmem.quantize(x, 4, False, 32)
+        y = torch.ops.qvlmem.dequantize(q, scale, zero_point, x.shape, 4, 32, x.dtype)
+        c = torch.ops.qvlmem.compress(x, 'int8')
+        return y, torch.ops.qvlmem.decompress(c)
+
+    x = values('normal', (12, 129), torch.float16)
+    for _ in range(3):
+        check_same(program(on_cuda(x)), program(x))
+
+
+def test_every_device_does_its_own(ops):
+    if torch.cuda.device_count() < 2:
+        pytest.skip('one CUDA device')
+    x = values('normal', (64, 129), torch.float32)
+    with torch.cuda.device(0):
+        q, scale, zero_point = ops.quantize(x.to('cuda:1'), 8, False, 32)
+        assert {t.device.index for t in (q, scale, zero_point)} == {1}
+        y = ops.dequantize(q, scale, zero_point, x.shape, 8, 32)
+        assert torch.cuda.current_device() == 0
+    assert same_bits(y.cpu(), ops.dequantize(*ops.quantize(x, 8, False, 32), x.shape, 8, 32))
+
+
+def test_a_cache_holds_on_the_cpu_what_comes_from_the_gpu():
+    cache = torch.classes.qvlmem.HierarchicalCache(torch.classes.qvlmem.CompressionManager('method:int8'))
+    x = on_cuda(values('normal', (512, 512), torch.float32))
+    cache.put('key', x)
+    before = torch.cuda.memory_allocated()
+    y = cache.get('key')
+    assert y.device == x.device and tensor_error(x, y) < 0.02 and cache.tier_of('key') == 'cpu'
+    del y
+    cache.remove('key')
+    assert torch.cuda.memory_allocated() == before
+
+
+def test_more_elements_than_32_bits_count(ops):
+    count = 2**31 + 77
+    if torch.cuda.mem_get_info()[0] < 6 * count:
+        pytest.skip('needs 12 GiB of free device memory')
+    x = torch.zeros(count, dtype=torch.float16, device='cuda')
+    tail = values('normal', (1000,), torch.float16)
+    x[-1000:] = tail
+    q, scale, zero_point = ops.quantize(x)
+    want = ops.quantize(torch.cat([torch.zeros(8, dtype=torch.float16), tail]))
+    assert same_bits(q[-1000:].cpu(), want[0][-1000:]) and same_bits(scale.cpu(), want[1])
+    del x
+    y = ops.dequantize(q, scale, zero_point, [count], dtype=torch.float16)
+    assert same_bits(y[-1000:].cpu(), ops.dequantize(*want, [1008], dtype=torch.float16)[-1000:])
+    assert int(y[:-1000].count_nonzero()) == 0
+
+
+def test_strides_and_offsets_are_followed(ops):
+    for layout in ('offset', 'transposed', 'strided', 'narrowed', 'expanded', 'broadcast'):
+        x = laid_out(values('normal', (6, 66), torch.bfloat16), layout)
+        check_same(ops.quantize(on_cuda(x), 4, False, 22), ops.quantize(x, 4, False, 22))
+
+
+def test_memory_of_failed_calls_is_given_back(ops):
+    x = torch.full((1 << 20,), float('nan'), device='cuda')
+    before = torch.cuda.memory_allocated()
+    for _ in range(3):
+        with pytest.raises(ValueError):
+            ops.quantize(x, 8, True, 128)
+    assert torch.cuda.memory_allocated() == before

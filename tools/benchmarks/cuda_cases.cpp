@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/benchmarks/cuda_cases.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <random>
+
+#include "kernels/base/float_bits.h"
+#include "kernels/quantize/quantize_cuda.h"
+
+namespace qvlmem::bench {
+namespace {
+
+constexpr int64_t kCols = 4096;
+
+using Memory = std::shared_ptr<DeviceMemory>;
+
+Memory memory(int64_t bytes) { return std::make_shared<DeviceMemory>(bytes); }
+
+struct Input {
+  int64_t rows;
+  DType dtype;
+  Memory data;
+  int64_t elements() const { return rows * kCols; }
+  double bytes() const { return static_cast<double>(elements()) * dtype_bytes(dtype); }
+};
+
+Input normal_values(int64_t rows, DType dtype) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  const int64_t count = rows * kCols, size = dtype_bytes(dtype);
+  std::vector<uint8_t> host(count * size);
+  for (int64_t i = 0; i < count; ++i) {
+    // Drawing takes longer than all the rest: the values repeat after a while.
+    if (i >= 1 << 20) {
+      std::memcpy(&host[i * size], &host[(i - (1 << 20)) * size], size);
+      continue;
+    }
+    const float value = normal(random);
+    const uint16_t bits = dtype == DType::kFloat16 ? to_half(value).bits : to_bfloat16(value).bits;
+    std::memcpy(&host[i * size],
+                dtype == DType::kFloat32 ? static_cast<const void*>(&value) : &bits, size);
+  }
+  const Memory device = memory(count * size);
+  check(cudaMemcpy(device->data(), host.data(), host.size(), cudaMemcpyHostToDevice));
+  return {rows, dtype, device};
+}
+
+void add_quantize(const Input& x, const std::string& type, std::vector<CudaCase>* cases) {
+  for (int bits : {8, 4}) {
+    for (int64_t group : {0, -1, 64, 128}) {
+      QuantizePlan plan;
+      if (make_quantize_plan(x.rows, kCols, bits, true, group, &plan) != Status::kOk) std::abort();
+      const std::string name = std::to_string(bits) + " bits " +
+                               (group == 0    ? "per tensor "
+                                : group == -1 ? "per row "
+                                              : "group " + std::to_string(group) + " ") +
+                               type;
+      const Memory q = memory(plan.rows * plan.row_bytes), scale = memory(plan.group_count * 4);
+      const Memory flag = memory(4), y = memory(static_cast<int64_t>(x.bytes()));
+      const Memory workspace = memory(quantize_workspace_bytes(plan, false));
+      const double kept = static_cast<double>(plan.rows * plan.row_bytes + plan.group_count * 4);
+      const int passes = quantize_workspace_bytes(plan, false) > 0 ? 2 : 1;
+      cases->push_back({"quantize " + name, x.elements(), passes * x.bytes(), kept, [=] {
+                          check(quantize_cuda(plan, x.data->data(), x.dtype, nullptr, q->data(),
+                                              scale->as<float>(), nullptr, flag->as<int32_t>(),
+                                              workspace->data(), nullptr));
+                        }});
+      cases->push_back({"dequantize " + name, x.elements(), kept, x.bytes(), [=] {
+                          check(dequantize_cuda(plan, q->data(), scale->as<float>(), nullptr,
+                                                y->data(), x.dtype, nullptr));
+                        }});
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<CudaCase> cuda_cases(int64_t elements) {
+  const int64_t rows = std::max<int64_t>(elements / kCols, 1);
+  std::vector<CudaCase> cases;
+  for (auto [dtype, type] :
+       {std::pair<DType, const char*>{DType::kFloat32, "fp32"}, {DType::kBFloat16, "bf16"}}) {
+    const Input x = normal_values(rows, dtype);
+    add_quantize(x, type, &cases);
+  }
+  return cases;
+}
+
+}  // namespace qvlmem::bench
