@@ -80,7 +80,7 @@ __device__ __forceinline__ void unstage_integers(const BoundedShape& shape, cons
   for (int round = 0; round < kPackBlock / V; ++round) {
     const int first = (round * kWarpLanes + warp_lane()) * V;
     if (first >= n) break;
-    StepsInTurn steps(shape, span, step, piece * kPieceValues + first);
+    StepsInTurn steps(shape, span, step, piece * kPieceValues + first, n - first);
     float current = 0;
     T value[V];
 #pragma unroll
@@ -89,8 +89,7 @@ __device__ __forceinline__ void unstage_integers(const BoundedShape& shape, cons
       const uint32_t q[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (first + k + i >= n) continue;
-        if (steps.next(k + i == 0)) current = steps.step();
+        if (steps.enters(k + i)) current = steps.step();
         value[k + i] = bounded_dequantize<T>(static_cast<int32_t>(q[i]), current);
       }
     }

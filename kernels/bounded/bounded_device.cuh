@@ -16,6 +16,7 @@ struct BoundedShape {
   Divisor row_values;     // of positions in a unit: one row where not fused
   int pieces;             // of a full unit
   bool fused, vectors;
+  bool one_step_a_vector;  // no vector has values of two rows
 };
 
 // values: the tensor; element_bytes: of it.
@@ -34,7 +35,8 @@ inline BoundedShape bounded_shape(const BoundedPlan& plan, const void* values, i
           Divisor(plan.fused && plan.cols > 0 ? plan.cols : most, most),
           static_cast<int>(ceil_div(unit_values, kPieceValues)),
           plan.fused,
-          is_aligned(values, 16) && (plan.unit_count == 1 || apart * element_bytes % 16 == 0)};
+          is_aligned(values, 16) && (plan.unit_count == 1 || apart * element_bytes % 16 == 0),
+          !plan.fused || plan.cols * element_bytes % 16 == 0};
 }
 
 struct UnitSpan {
@@ -54,29 +56,33 @@ __device__ inline UnitSpan unit_span(const BoundedShape& shape, int64_t unit) {
   return {row, row * shape.cols + col, static_cast<int>(min(shape.unit_values, shape.cols - col))};
 }
 
-// The steps of values in turn, from value `at` of a unit on.
+// The steps of the n values in turn that are a vector, of which the first is value `at` of a unit.
+// REQUIRES: n > 0.
 class StepsInTurn {
  public:
-  __device__ StepsInTurn(const BoundedShape& shape, const UnitSpan& span, const float* step, int at)
-      : row_values_(static_cast<int>(shape.row_values.value())) {
+  __device__ StepsInTurn(const BoundedShape& shape, const UnitSpan& span, const float* step, int at,
+                         int n)
+      : shape_(shape), n_(n) {
     int64_t in_row = at;
     step_ = step + span.row + shape.row_values.split(&in_row);
-    left_ = row_values_ - static_cast<int>(in_row);
+    left_ = shape.one_step_a_vector ? n : static_cast<int>(shape.row_values.value() - in_row);
   }
 
-  // For each value in turn: whether *step() is another than before.
-  __device__ bool next(bool first) {
-    if (left_-- > 0) return first;
-    left_ = row_values_ - 1;
+  // Whether value k, for k = 0, 1, ... in turn, has another step than the one before: it is step()
+  // then.
+  __device__ bool enters(int k) {
+    if (k == 0) return true;
+    if (shape_.one_step_a_vector || k >= n_ || k < left_) return false;
+    left_ += static_cast<int>(shape_.row_values.value());
     ++step_;
     return true;
   }
   __device__ float step() const { return *step_; }
 
  private:
-  int row_values_;
+  const BoundedShape& shape_;
   const float* step_;
-  int left_;
+  int n_, left_;
 };
 
 // Where the workspace has what.

@@ -15,20 +15,20 @@ __device__ __forceinline__ void stage_integers(const BoundedShape& shape, const 
                                                uint4* staged) {
   constexpr int V = kVector<T>;
   const T* const values = x + span.begin + piece * kPieceValues;
-  BoundedStep current{};
 #pragma unroll
   for (int round = 0; round < kPackBlock / V; ++round) {
     const int first = (round * kWarpLanes + warp_lane()) * V;
-    T element[V];
-    load_elements<V>(values + first, n - first, shape.vectors, element);
-    StepsInTurn steps(shape, span, step, piece * kPieceValues + first);
-    uint32_t q[V];
+    uint32_t q[V] = {};
+    if (first < n) {
+      T element[V];
+      load_elements<V>(values + first, n - first, shape.vectors, element);
+      StepsInTurn steps(shape, span, step, piece * kPieceValues + first, n - first);
+      BoundedStep current{};
 #pragma unroll
-    for (int k = 0; k < V; ++k) {
-      q[k] = 0;
-      if (first + k >= n) continue;
-      if (steps.next(k == 0)) current = bounded_step(steps.step());
-      q[k] = static_cast<uint32_t>(bounded_quantize(to_float(element[k]), current));
+      for (int k = 0; k < V; ++k) {
+        if (steps.enters(k)) current = bounded_step(steps.step());
+        q[k] = static_cast<uint32_t>(bounded_quantize(to_float(element[k]), current));
+      }
     }
 #pragma unroll
     for (int k = 0; k < V; k += 4) {
