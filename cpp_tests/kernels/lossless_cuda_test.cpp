@@ -118,15 +118,18 @@ TEST_F(LosslessCudaTest, TakesPlanesThatAreConstantStoredOrMixed) {
   }
 }
 
-TEST_F(LosslessCudaTest, LeavesPlanesCodedByEntropyToOthers) {
-  for (DType dtype : {DType::kBFloat16, DType::kFloat32}) {
-    const int64_t count = 5000;
-    const Bytes x = lossless_sample(dtype, count, 3);
-    LosslessPlan plan;
-    ASSERT_EQ(make_lossless_plan(count, dtype, &plan), Status::kOk);
-    Bytes y;
-    EXPECT_FALSE(decode_on_device(plan, lossless_encode(x, count, dtype, 2), &y));
-  }
+// A tensor whose second unit alone is worth coding by entropy.
+TEST_F(LosslessCudaTest, LeavesPlanesCodedByEntropyToOthersAndMarksTheirValues) {
+  const int64_t in_unit = kLosslessUnitBytes / 4, count = 2 * in_unit;
+  Bytes x = lossless_sample(DType::kFloat32, count, 3);
+  std::fill(x.begin(), x.begin() + kLosslessUnitBytes, uint8_t{7});
+  LosslessPlan plan;
+  ASSERT_EQ(make_lossless_plan(count, DType::kFloat32, &plan), Status::kOk);
+  Bytes y;
+  EXPECT_FALSE(decode_on_device(plan, lossless_encode(x, count, DType::kFloat32, 2), &y));
+  std::fill(x.begin() + kLosslessUnitBytes, x.end(), uint8_t{0xff});
+  x.pop_back();
+  expect_same(x, y);
 }
 
 TEST_F(LosslessCudaTest, RefusesAnotherPlan) {
@@ -141,6 +144,7 @@ TEST_F(LosslessCudaTest, RefusesAnotherPlan) {
     LosslessPlan plan;
     ASSERT_EQ(make_lossless_plan(count, dtype, &plan), Status::kOk);
     EXPECT_FALSE(decode_on_device(plan, bytes, &y)) << lossless_name(dtype, count, 1);
+    expect_same(Bytes(y.size(), 0xff), y);
   }
 }
 

@@ -24,8 +24,8 @@ cudaError_t lossless_encode_cuda(const LosslessPlan& plan, const void* x, uint8_
 
 // Decodes `size` bytes, which may be hostile and at any address, to y (dense, aligned to its
 // scalars). Where they are not a tensor of this plan that lossless_decode_cpu would decode, or have
-// planes coded by entropy, *refused becomes 1 (the caller sets it to 0 before), and values of y are
-// unspecified.
+// planes coded by entropy, *refused becomes 1 (the caller sets it to 0 before), and so many units
+// of y as hold such planes or contradict themselves, or all, become bytes of 0xff: NaN in floats.
 cudaError_t lossless_decode_cuda(const LosslessPlan& plan, const uint8_t* bytes, int64_t size,
                                  void* y, int32_t* refused, void* workspace,
                                  cudaStream_t stream) noexcept;

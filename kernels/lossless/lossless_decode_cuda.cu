@@ -121,12 +121,13 @@ __global__ void __launch_bounds__(kPieceThreads)
                   int32_t* refused) {
   const int64_t unit = warp_index();
   const int lane = warp_lane();
-  if (unit == 0 && lane == 0 && !header_holds(shape, dtype, count, in)) *refused = 1;
+  const bool header = header_holds(shape, dtype, count, in);
+  if (unit == 0 && lane == 0 && !header) *refused = 1;
   if (unit >= shape.unit_count) return;
   UnitLayout* const layout = layouts + unit;
   int64_t begin = 0;
   uint32_t place = 0;
-  const int size = in.size < shape.header_bytes ? 0 : unit_bytes(shape, in, unit, &begin);
+  const int size = header ? unit_bytes(shape, in, unit, &begin) : 0;
   if (!open_planes<kScalarBytes>(unit_length<kScalarBytes>(shape, unit), in.bytes + begin, size,
                                  layout->words, &place)) {
     place = kRefusedMode << 24;
@@ -200,15 +201,18 @@ __global__ void __launch_bounds__(kPieceThreads)
   const int piece = static_cast<int>(index % P::kPieces);
   const UnitLayout& layout = layouts[unit];
   const uint32_t first_mode = layout.places[0] >> 24;
-  if (first_mode == kRefusedMode) return;
   const int lane = warp_lane();
+  uint8_t* const to = y + index * kPieceValues * kScalarBytes;
+  const int unit_n = unit_length<kScalarBytes>(shape, unit);
+  const int n = min(unit_n - piece * kPieceValues, kPieceValues);
+  if (first_mode == kRefusedMode) {
+    for (int i = lane; i < n * kScalarBytes; i += kWarpLanes) to[i] = 0xff;
+    return;
+  }
   const uint8_t* const ends = in.bytes + kLosslessFixedBytes;
   const int64_t begin = lossless_unit_begin(
       unit == 0 ? shape.header_bytes : static_cast<int64_t>(read_bytes(ends + 8 * (unit - 1), 8)));
   const uint8_t* const from = in.bytes + begin;
-  uint8_t* const to = y + index * kPieceValues * kScalarBytes;
-  const int unit_n = unit_length<kScalarBytes>(shape, unit);
-  const int n = min(unit_n - piece * kPieceValues, kPieceValues);
   if (first_mode == static_cast<uint32_t>(LosslessMode::kStored)) {
     copy_bytes(from + kLosslessEntriesBytes + piece * kPieceValues * kScalarBytes, n * kScalarBytes,
                to);
