@@ -5,7 +5,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ops/bounded_ops.h"
 #include "ops/error_ops.h"
+#include "ops/lossless_ops.h"
 #include "ops/quantize_ops.h"
 
 namespace qvlmem {
@@ -15,6 +17,10 @@ struct Backend {
   decltype(&ops::dequantize_cpu) dequantize;
   decltype(&ops::all_finite_cpu) all_finite;
   decltype(&ops::measure_error_cpu) measure_error;
+  decltype(&ops::lossless_encode_cpu) lossless_encode;
+  decltype(&ops::lossless_decode_cpu) lossless_decode;
+  decltype(&ops::encode_bounded_cpu) encode_bounded;
+  decltype(&ops::decode_bounded_cpu) decode_bounded;
 };
 
 extern const Backend kCpuBackend;

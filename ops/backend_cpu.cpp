@@ -4,8 +4,10 @@
 
 namespace qvlmem {
 
-const Backend kCpuBackend{ops::quantize_cpu, ops::dequantize_cpu, ops::all_finite_cpu,
-                          ops::measure_error_cpu};
+const Backend kCpuBackend{ops::quantize_cpu,        ops::dequantize_cpu,
+                          ops::all_finite_cpu,      ops::measure_error_cpu,
+                          ops::lossless_encode_cpu, ops::lossless_decode_cpu,
+                          ops::encode_bounded_cpu,  ops::decode_bounded_cpu};
 
 const Backend& backend_of(const char* op, const char* argument, const at::Tensor& x) {
   ops::check_device(op, argument, x);

@@ -3,7 +3,9 @@
 
 namespace qvlmem {
 
-const Backend kCudaBackend{ops::quantize_cuda, ops::dequantize_cuda, ops::all_finite_cuda,
-                           ops::measure_error_cuda};
+const Backend kCudaBackend{ops::quantize_cuda,        ops::dequantize_cuda,
+                           ops::all_finite_cuda,      ops::measure_error_cuda,
+                           ops::lossless_encode_cuda, ops::lossless_decode_cuda,
+                           ops::encode_bounded_cuda,  ops::decode_bounded_cuda};
 
 }  // namespace qvlmem
