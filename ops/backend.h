@@ -7,6 +7,7 @@
 
 #include "ops/bounded_ops.h"
 #include "ops/error_ops.h"
+#include "ops/half_ops.h"
 #include "ops/lossless_ops.h"
 #include "ops/quantize_ops.h"
 
@@ -16,6 +17,8 @@ struct Backend {
   decltype(&ops::quantize_cpu) quantize;
   decltype(&ops::dequantize_cpu) dequantize;
   decltype(&ops::all_finite_cpu) all_finite;
+  decltype(&ops::to_fp16_cpu) to_fp16;
+  decltype(&ops::from_fp16_cpu) from_fp16;
   decltype(&ops::measure_error_cpu) measure_error;
   decltype(&ops::lossless_encode_cpu) lossless_encode;
   decltype(&ops::lossless_decode_cpu) lossless_decode;

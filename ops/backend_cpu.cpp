@@ -5,7 +5,8 @@
 namespace qvlmem {
 
 const Backend kCpuBackend{ops::quantize_cpu,        ops::dequantize_cpu,
-                          ops::all_finite_cpu,      ops::measure_error_cpu,
+                          ops::all_finite_cpu,      ops::to_fp16_cpu,
+                          ops::from_fp16_cpu,       ops::measure_error_cpu,
                           ops::lossless_encode_cpu, ops::lossless_decode_cpu,
                           ops::encode_bounded_cpu,  ops::decode_bounded_cpu};
 

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <mutex>
 
-#include "kernels/half/half.h"
 #include "ops/base/check.h"
 #include "ops/base/parallel.h"
 
@@ -73,19 +72,30 @@ double encode(const HalfPlan& plan, const void* x, double scale, void* half) {
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor> to_fp16_cpu(const at::Tensor& x) {
+HalfEncodeCall prepare_to_fp16(const at::Tensor& x) {
   check_half_input(x);
   const HalfPlan plan = make_plan("to_fp16", "x", x.numel(), x.scalar_type());
-  at::Tensor half = at::empty(x.sizes(), x.options().dtype(at::kHalf));
-  at::Tensor scale = at::empty({}, x.options().dtype(scale_dtype(x)));
-  const at::Tensor values = x.contiguous();
-  const void* data = values.const_data_ptr();
-  const double proposed = half_propose_scale_cpu(plan, data);
-  const double magnitude = encode(plan, data, proposed, half.mutable_data_ptr());
-  const double settled = half_settle_scale(plan, proposed, magnitude);
-  if (settled != proposed) encode(plan, data, settled, half.mutable_data_ptr());
-  scale.fill_(settled);
-  return {half, scale};
+  return {plan, x.contiguous(), at::empty(x.sizes(), x.options().dtype(at::kHalf)),
+          at::empty({}, x.options().dtype(scale_dtype(x)))};
+}
+
+HalfDecodeCall prepare_from_fp16(const at::Tensor& half, const at::Tensor& scale,
+                                 std::optional<at::ScalarType> dtype) {
+  const at::ScalarType result = check_half_parts(half, scale, dtype);
+  const HalfPlan plan = make_plan("from_fp16", "half", half.numel(), result);
+  return {plan, half.contiguous(), at::empty(half.sizes(), half.options().dtype(result))};
+}
+
+std::tuple<at::Tensor, at::Tensor> to_fp16_cpu(const at::Tensor& x) {
+  const HalfEncodeCall call = prepare_to_fp16(x);
+  const void* data = call.x.const_data_ptr();
+  void* const half = call.half.mutable_data_ptr();
+  const double proposed = half_propose_scale_cpu(call.plan, data);
+  const double magnitude = encode(call.plan, data, proposed, half);
+  const double settled = half_settle_scale(call.plan, proposed, magnitude);
+  if (settled != proposed) encode(call.plan, data, settled, half);
+  call.scale.fill_(settled);
+  return {call.half, call.scale};
 }
 
 std::tuple<at::Tensor, at::Tensor> to_fp16_meta(const at::Tensor& x) {
@@ -96,16 +106,13 @@ std::tuple<at::Tensor, at::Tensor> to_fp16_meta(const at::Tensor& x) {
 
 at::Tensor from_fp16_cpu(const at::Tensor& half, const at::Tensor& scale,
                          std::optional<at::ScalarType> dtype) {
-  const at::ScalarType result = check_half_parts(half, scale, dtype);
-  const HalfPlan plan = make_plan("from_fp16", "half", half.numel(), result);
-  at::Tensor y = at::empty(half.sizes(), half.options().dtype(result));
-  const at::Tensor values = half.contiguous();
-  const void* data = values.const_data_ptr();
+  const HalfDecodeCall call = prepare_from_fp16(half, scale, dtype);
   const double factor = scale.item<double>();
-  parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
-    half_decode_cpu(plan, data, factor, begin, end, y.mutable_data_ptr());
+  parallel_units(call.plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {
+    half_decode_cpu(call.plan, call.half.const_data_ptr(), factor, begin, end,
+                    call.y.mutable_data_ptr());
   });
-  return y;
+  return call.y;
 }
 
 at::Tensor from_fp16_meta(const at::Tensor& half, const at::Tensor& scale,

@@ -6,7 +6,6 @@
 
 #include <vector>
 
-#include "kernels/profile/profile.h"
 #include "ops/base/check.h"
 
 namespace qvlmem {
@@ -22,13 +21,18 @@ constexpr const char* kFieldNames[kProfileFields] = {
 
 namespace ops {
 
-at::Tensor profile_values_cpu(const at::Tensor& x) {
+ProfilePlan prepare_profile(const at::Tensor& x) {
   check_lossy_input("profile_values", x);
   const MatrixShape matrix = matrix_shape(x.sizes());
   ProfilePlan plan;
   check_status("profile_values", "x",
                make_profile_plan(matrix.rows, matrix.cols,
                                  kernel_dtype("profile_values", x.scalar_type()), &plan));
+  return plan;
+}
+
+at::Tensor profile_values_cpu(const at::Tensor& x) {
+  const ProfilePlan plan = prepare_profile(x);
   at::Tensor fields = at::empty({kProfileFields}, x.options().dtype(at::kDouble));
   std::vector<float> workspace(plan.workspace_bytes / sizeof(float));
   const at::Tensor values = x.contiguous();

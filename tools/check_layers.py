@@ -32,6 +32,12 @@ KERNEL_BANNED = {
 }
 
 
+# Headers that a build without CUDA lacks, and the names of the files that may include them.
+CUDA_HEADER = re.compile(
+    r'^(ATen/cuda/|c10/cuda/|cub/|thrust/|cuda/|cuda|cublas|cusolver|cusparse|curand)|(^|_)cuda\.h$|\.cuh$')
+CUDA_FILE = re.compile(r'\.cuh?$|(^|_)cuda(_test)?\.(cpp|h)$|^(cuda|device)_\w+\.(cpp|h)$')
+
+
 def tree_files(root):
     """Every file of the tree that git knows or would add; without git, every file outside builds."""
     try:
@@ -54,6 +60,13 @@ def allowed(path, include):
     parts = path.split('/')
     room = parts[0]
     target = include.split('/')
+    if CUDA_HEADER.search(include):
+        if not CUDA_FILE.search(parts[-1]):
+            return 'a build without CUDA has no such header: only *_cuda.* files are for one with it'
+        if include.endswith('.cuh') and not parts[-1].endswith(('.cu', '.cuh')):
+            return 'device code is for .cu files'
+        if room == 'kernels' and include.startswith('thrust/'):
+            return 'thrust allocates, and kernels/ does not'
     is_torch = include.startswith(TORCH)
     is_project = include.startswith(PROJECT)
     if room == 'kernels':
@@ -101,9 +114,22 @@ def check_includes(path, number, line, root):
             yield f'{path}:{number}: includes "{include}": write the path from the root'
 
 
+def check_cuda(path, lines):
+    """Where device code lies, and that its users hold the version of the headers they found."""
+    if path.endswith('.cu') and not (path.startswith('kernels/') and path.endswith('_cuda.cu')):
+        yield f'{path}:1: device code is kernels/*/*_cuda.cu'
+    includes = [match.group(1) or match.group(2) for match in map(INCLUDE.match, lines) if match]
+    of_cuda = [include for include in includes if CUDA_HEADER.search(include)]
+    if of_cuda and path.endswith(('.cpp', '.cu')):
+        if not any(include.startswith('kernels/') for include in of_cuda):
+            yield f'{path}:1: includes {of_cuda[0]}, but not kernels/base/cuda.h, which checks the CUDA version'
+
+
 def check_source(path, root):
     text = (root / path).read_bytes()
     lines = text.decode('utf-8', 'replace').split('\n')
+    if pathlib.PurePath(path).suffix in CXX:
+        yield from check_cuda(path, lines)
     if 'SPDX-License-Identifier: Apache-2.0' not in '\n'.join(lines[:3]):
         yield f'{path}:1: the first lines lack SPDX-License-Identifier: Apache-2.0'
     if len(lines) - 1 > MAX_LINES:

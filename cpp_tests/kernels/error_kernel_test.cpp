@@ -7,18 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "cpp_tests/kernels/error_driver.h"
 #include "cpp_tests/kernels/isa_fixture.h"
 #include "cpp_tests/kernels/typed_bytes.h"
 #include "kernels/error/error.h"
 
 namespace qvlmem {
 namespace {
-
-const DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat64};
-
-bool same(const ErrorMeasure& a, const ErrorMeasure& b) {
-  return std::memcmp(&a, &b, sizeof(a)) == 0;
-}
 
 // Unit by unit in reverse; and all units in one call, which must give the same bits.
 ErrorMeasure measure(const std::vector<uint8_t>& x, const std::vector<uint8_t>& y, int64_t rows,
@@ -31,7 +26,7 @@ ErrorMeasure measure(const std::vector<uint8_t>& x, const std::vector<uint8_t>& 
   }
   measure_error_cpu(plan, x.data(), y.data(), 0, plan.unit_count, at_once.data());
   const ErrorMeasure result = merge_errors(plan, partials.data());
-  EXPECT_TRUE(same(result, merge_errors(plan, at_once.data())));
+  EXPECT_TRUE(same_errors(result, merge_errors(plan, at_once.data())));
   return result;
 }
 
@@ -41,7 +36,7 @@ ErrorMeasure measure_on_every_isa(const std::vector<uint8_t>& x, const std::vect
   for_each_isa([&](Isa isa) {
     const ErrorMeasure m = measure(x, y, rows, cols, dtype);
     if (isa == Isa::kPortable) reference = m;
-    EXPECT_TRUE(same(m, reference));
+    EXPECT_TRUE(same_errors(m, reference));
   });
   return reference;
 }
@@ -91,52 +86,21 @@ void expect_as_defined(const std::vector<uint8_t>& x, const std::vector<uint8_t>
   expect_near(m.element, expected.element);
 }
 
-struct Pair {
-  std::vector<double> x, y;
-};
-
-Pair noisy(int64_t n, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<double> normal;
-  Pair pair{std::vector<double>(n), std::vector<double>(n)};
-  for (int64_t i = 0; i < n; ++i) {
-    pair.x[i] = normal(random);
-    // Larger towards the end, so that the worst row is not the first.
-    const double noise = 0.02 + 0.05 * static_cast<double>(i) / static_cast<double>(n);
-    pair.y[i] = pair.x[i] + noise * normal(random);
-  }
-  return pair;
-}
-
-const std::pair<int64_t, int64_t> kShapes[] = {
-    {1, 1},     {40, 1},     {70000, 1}, {9, 15},   {9, 16},    {9, 17},
-    {3, 72},    {5, 31},     {7, 129},   {2, 4304}, {1, 65536}, {1, 65537},
-    {3, 70001}, {2, 140000}, {500, 300}, {4, 2049}, {1, 300000}};
-
 TEST(ErrorKernelTest, AgreesWithTheDefinitionAndAlikeOnEveryIsa) {
-  for (auto [rows, cols] : kShapes) {
-    for (DType dtype : kDTypes) {
+  for (auto [rows, cols] : kErrorShapes) {
+    for (DType dtype : kErrorDTypes) {
       SCOPED_TRACE(std::to_string(rows) + "x" + std::to_string(cols) + " dtype " +
                    std::to_string(int(dtype)));
-      const Pair p = noisy(rows * cols, 3);
+      const ErrorCase p = noisy(rows * cols, 3);
       expect_as_defined(bytes_of(p.x, dtype), bytes_of(p.y, dtype), rows, cols, dtype);
     }
   }
 }
 
 TEST(ErrorKernelTest, ValuesWhoseSquaresLeaveTheRange) {
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kErrorDTypes) {
     for (auto [rows, cols] : {std::pair<int64_t, int64_t>{6, 5}, {6, 40}, {3, 5000}}) {
-      Pair p = noisy(rows * cols, 9);
-      for (int64_t r = 0; r < rows; ++r) {
-        double factor = r % 3 == 0 ? 1.0 : (r % 3 == 1 ? 1e-37 : 1e37);
-        if (dtype == DType::kFloat64) factor = r % 3 == 0 ? 1.0 : (r % 3 == 1 ? 1e-305 : 1e306);
-        if (dtype == DType::kFloat16) factor = r % 3 == 0 ? 1.0 : (r % 3 == 1 ? 1e-4 : 1e3);
-        for (int64_t c = 0; c < cols; ++c) {
-          p.x[r * cols + c] *= factor;
-          p.y[r * cols + c] *= factor;
-        }
-      }
+      const ErrorCase p = extreme_rows(rows, cols, dtype);
       SCOPED_TRACE(std::to_string(cols) + " dtype " + std::to_string(int(dtype)));
       expect_as_defined(bytes_of(p.x, dtype), bytes_of(p.y, dtype), rows, cols, dtype);
     }
@@ -159,12 +123,12 @@ TEST(ErrorKernelTest, ATinyRowThatIsLostShowsInRowOnly) {
 }
 
 TEST(ErrorKernelTest, NothingOutOfNothingIsNoError) {
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kErrorDTypes) {
     for (auto [rows, cols] : {std::pair<int64_t, int64_t>{0, 5}, {5, 0}, {0, 0}, {3, 4}, {3, 40}}) {
       const std::vector<double> zero(rows * cols, 0.0);
       const auto x = bytes_of(zero, dtype);
       const ErrorMeasure m = measure_on_every_isa(x, x, rows, cols, dtype);
-      EXPECT_TRUE(same(m, ErrorMeasure()));
+      EXPECT_TRUE(same_errors(m, ErrorMeasure()));
     }
     for (int64_t cols : {1, 40}) {  // something out of nothing
       const auto zero = bytes_of(std::vector<double>(cols, 0.0), dtype);
@@ -178,14 +142,14 @@ TEST(ErrorKernelTest, NothingOutOfNothingIsNoError) {
 }
 
 TEST(ErrorKernelTest, WhatIsNotFiniteCountsAsAllOrNothing) {
-  for (DType dtype : kDTypes) {
+  for (DType dtype : kErrorDTypes) {
     for (int64_t cols : {5, 37, 5000}) {
       for (int64_t at : {int64_t{0}, cols / 2, cols - 1}) {
         SCOPED_TRACE(std::to_string(cols) + " dtype " + std::to_string(int(dtype)));
-        const Pair clean = noisy(3 * cols, 5);
+        const ErrorCase clean = noisy(3 * cols, 5);
         const int64_t i = cols + at;
         for (double special : {double{NAN}, double{INFINITY}, -double{INFINITY}}) {
-          Pair p = clean;
+          ErrorCase p = clean;
           p.x[i] = p.y[i] = special;
           expect_as_defined(bytes_of(p.x, dtype), bytes_of(p.y, dtype), 3, cols, dtype);
           EXPECT_LT(measure(bytes_of(p.x, dtype), bytes_of(p.y, dtype), 3, cols, dtype).worst_row,

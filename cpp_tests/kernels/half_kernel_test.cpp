@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cpp_tests/kernels/half_driver.h"
 #include "cpp_tests/kernels/isa_fixture.h"
 #include "cpp_tests/kernels/typed_bytes.h"
 #include "kernels/half/half.h"
@@ -15,63 +16,6 @@
 
 namespace qvlmem {
 namespace {
-
-struct Encoded {
-  std::vector<uint16_t> half;
-  double scale = 0.0;
-  int passes = 0;
-  bool operator==(const Encoded& other) const { return half == other.half && scale == other.scale; }
-};
-
-HalfPlan plan_for(int64_t numel, DType dtype) {
-  HalfPlan plan;
-  EXPECT_EQ(make_half_plan(numel, dtype, &plan), Status::kOk);
-  return plan;
-}
-
-// Unit by unit, in reverse, to show that units are independent; or all units in one call.
-Encoded encode(const HalfPlan& plan, const void* x, bool one_call = false) {
-  Encoded e;
-  e.half.assign(plan.numel + 1, 0xeeee);
-  e.scale = half_propose_scale_cpu(plan, x);
-  for (;;) {
-    ++e.passes;
-    double magnitude = 0.0;
-    if (one_call) {
-      magnitude = half_encode_cpu(plan, x, e.scale, 0, plan.unit_count, e.half.data());
-    } else {
-      for (int64_t u = plan.unit_count; u-- > 0;) {
-        magnitude = std::max(magnitude, half_encode_cpu(plan, x, e.scale, u, u + 1, e.half.data()));
-      }
-    }
-    const double settled = half_settle_scale(plan, e.scale, magnitude);
-    if (settled == e.scale) return e;
-    e.scale = settled;
-    EXPECT_LT(e.passes, 2) << "the settled scale does not stand";
-    if (e.passes >= 2) return e;
-  }
-}
-
-std::vector<uint8_t> decode(const std::vector<uint16_t>& half, double scale, int64_t numel,
-                            DType dtype) {
-  const HalfPlan plan = plan_for(numel, dtype);
-  std::vector<uint8_t> y(numel * dtype_bytes(dtype) + 1, 0xcc);
-  for (int64_t u = plan.unit_count; u-- > 0;) {
-    half_decode_cpu(plan, half.data(), scale, u, u + 1, y.data());
-  }
-  EXPECT_EQ(y.back(), 0xcc);
-  return y;
-}
-
-std::vector<double> sample(int64_t n, double factor, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<double> normal(0.1, 1.0);
-  std::vector<double> values(n);
-  for (auto& v : values) v = normal(random) * factor;
-  return values;
-}
-
-const DType kScaled[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat64};
 
 // The contract's words on the scale, from the values alone.
 void expect_scale_is_right(const std::vector<uint8_t>& x, int64_t n, DType dtype, double scale) {
@@ -101,25 +45,25 @@ void expect_close(double x, double y, double scale) {
 }
 
 TEST(HalfKernelTest, HalvesAreWithinHalfAUnitAndAlikeOnEveryIsa) {
-  for (DType dtype : kScaled) {
+  for (DType dtype : kScaledDTypes) {
     for (int64_t n : {1, 5, 31, 72, 129, 4304, 16384, 16385, 40000, 70001}) {
       for (double factor : {1.0, 1e-30, 3e30}) {
         SCOPED_TRACE(std::to_string(n) + " dtype " + std::to_string(int(dtype)));
-        std::vector<double> values = sample(n, factor, 7);
+        std::vector<double> values = half_sample(n, factor, 7);
         if (n > 20) values[17] = -0.0, values[3] = 1e-40, values[11] *= 20;
         const auto x = bytes_of(values, dtype);
-        const HalfPlan plan = plan_for(n, dtype);
-        Encoded reference;
+        const HalfPlan plan = half_plan(n, dtype);
+        EncodedHalves reference;
         std::vector<uint8_t> reference_y;
         for_each_isa([&](Isa isa) {
-          const Encoded e = encode(plan, x.data());
-          const auto y = decode(e.half, e.scale, n, DType::kFloat64);
+          const EncodedHalves e = encode_halves(plan, x.data());
+          const auto y = decode_halves(e.half, e.scale, n, DType::kFloat64);
           if (isa == Isa::kPortable) {
             reference = e;
             reference_y = y;
           }
           EXPECT_TRUE(e == reference);
-          EXPECT_TRUE(e == encode(plan, x.data(), true));
+          EXPECT_TRUE(e == encode_halves(plan, x.data(), true));
           EXPECT_EQ(y, reference_y);
           EXPECT_EQ(e.half[n], 0xeeee);
           expect_scale_is_right(x, n, dtype, e.scale);
@@ -134,20 +78,20 @@ TEST(HalfKernelTest, HalvesAreWithinHalfAUnitAndAlikeOnEveryIsa) {
 
 TEST(HalfKernelTest, AnOutlierThatTheSampleMissesCostsASecondPassAndNothingElse) {
   const int64_t n = 300000;
-  for (DType dtype : kScaled) {
-    const HalfPlan plan = plan_for(n, dtype);
+  for (DType dtype : kScaledDTypes) {
+    const HalfPlan plan = half_plan(n, dtype);
     bool second_pass = false;
     for (int64_t at : {int64_t{8192}, n / 3, n / 2 + 7, n - 1}) {
-      std::vector<double> values = sample(n, 1.0, 3);
+      std::vector<double> values = half_sample(n, 1.0, 3);
       values[at] = -4e7;
       values[n / 3 + 1] = NAN;
       const auto x = bytes_of(values, dtype);
-      Encoded reference;
+      EncodedHalves reference;
       for_each_isa([&](Isa isa) {
-        const Encoded e = encode(plan, x.data());
+        const EncodedHalves e = encode_halves(plan, x.data());
         if (isa == Isa::kPortable) reference = e;
         EXPECT_TRUE(e == reference);
-        EXPECT_TRUE(e == encode(plan, x.data(), true));
+        EXPECT_TRUE(e == encode_halves(plan, x.data(), true));
         second_pass |= e.passes == 2;
         expect_scale_is_right(x, n, dtype, e.scale);
         EXPECT_EQ(e.half[at] & 0x7c00, (14 + 15) << 10);
@@ -167,7 +111,7 @@ TEST(HalfKernelTest, TheProposalStandsAsLongAsNothingOverflows) {
     values[missed] = outlier;
     for (DType dtype : {DType::kFloat32, DType::kFloat64}) {
       const auto x = bytes_of(values, dtype);
-      const Encoded e = encode(plan_for(n, dtype), x.data());
+      const EncodedHalves e = encode_halves(half_plan(n, dtype), x.data());
       EXPECT_EQ(e.scale, scale) << outlier;
       EXPECT_EQ(e.passes, scale == 0x1p-12 ? 1 : 2);
       expect_scale_is_right(x, n, dtype, e.scale);
@@ -183,19 +127,19 @@ TEST(HalfKernelTest, APassThatFailsStillFindsTheLargest) {
   values[n - 3] = 1e9;
   const auto x = bytes_of(values, DType::kFloat32);
   for (bool one_call : {false, true}) {
-    const Encoded e = encode(plan_for(n, DType::kFloat32), x.data(), one_call);
+    const EncodedHalves e = encode_halves(half_plan(n, DType::kFloat32), x.data(), one_call);
     EXPECT_EQ(e.scale, 0x1p15);
   }
 }
 
 TEST(HalfKernelTest, ASampleOfZerosSaysNothing) {
   const int64_t n = 300000;
-  for (DType dtype : kScaled) {
+  for (DType dtype : kScaledDTypes) {
     for (double value : {0x1p-20, 3.0, 1023.0, 1024.0, 1e30}) {
       std::vector<double> values(n, 0.0);
       values[n - 3] = value;
       const auto x = bytes_of(values, dtype);
-      const Encoded e = encode(plan_for(n, dtype), x.data());
+      const EncodedHalves e = encode_halves(half_plan(n, dtype), x.data());
       expect_scale_is_right(x, n, dtype, e.scale);
       expect_close(element_of(x, dtype, n - 3), to_float(Half{e.half[n - 3]}) * e.scale, e.scale);
     }
@@ -217,31 +161,20 @@ TEST(HalfKernelTest, SampleLiesInTheTensorWithoutOverlap) {
 }
 
 TEST(HalfKernelTest, SpecialValuesStay) {
-  for (DType dtype : kScaled) {
-    const double largest = dtype == DType::kFloat64 ? kFloat64Max : double{kBFloat16Max};
-    const double smallest = dtype == DType::kFloat64 ? 0x1p-1074 : 0x1p-133;
-    const std::vector<std::vector<double>> tensors = {
-        {},
-        {0.0, -0.0},
-        {NAN, INFINITY, -INFINITY},
-        {NAN, 3.0, INFINITY, -INFINITY, -0.0},
-        {largest, -largest, 1.0, INFINITY},
-        {smallest, -smallest, 0.0, NAN},
-        {smallest * 5, largest},
-    };
-    for (const auto& small : tensors) {
+  for (DType dtype : kScaledDTypes) {
+    for (const auto& small : half_specials(dtype)) {
       for (int repeat : {1, 19}) {  // whole vectors and tails
         std::vector<double> values;
         for (int k = 0; k < repeat; ++k) values.insert(values.end(), small.begin(), small.end());
         const int64_t n = static_cast<int64_t>(values.size());
         const auto x = bytes_of(values, dtype);
-        Encoded reference;
+        EncodedHalves reference;
         for_each_isa([&](Isa isa) {
-          const Encoded e = encode(plan_for(n, dtype), x.data());
+          const EncodedHalves e = encode_halves(half_plan(n, dtype), x.data());
           if (isa == Isa::kPortable) reference = e;
           EXPECT_TRUE(e == reference);
           expect_scale_is_right(x, n, dtype, e.scale);
-          const auto y = decode(e.half, e.scale, n, dtype);
+          const auto y = decode_halves(e.half, e.scale, n, dtype);
           for (int64_t i = 0; i < n; ++i) {
             const double in = values[i], out = element_of(y, dtype, i);
             if (std::isnan(in)) {
@@ -266,11 +199,11 @@ TEST(HalfKernelTest, Float16InputStaysAsItIs) {
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint16_t>(i);
   const int64_t n = static_cast<int64_t>(x.size());
   for_each_isa([&](Isa) {
-    Encoded e = encode(plan_for(n, DType::kFloat16), x.data());
+    EncodedHalves e = encode_halves(half_plan(n, DType::kFloat16), x.data());
     e.half.resize(x.size());
     EXPECT_EQ(e.half, x);
     EXPECT_EQ(e.scale, 1.0);
-    const auto y = decode(e.half, e.scale, n, DType::kFloat16);
+    const auto y = decode_halves(e.half, e.scale, n, DType::kFloat16);
     for (size_t i = 0; i < x.size(); ++i) {
       uint16_t bits;
       std::memcpy(&bits, &y[i * 2], 2);
@@ -292,7 +225,7 @@ TEST(HalfKernelTest, DecodesEveryHalfAlikeAndSaturates) {
       SCOPED_TRACE(std::to_string(int(dtype)) + " scale " + std::to_string(scale));
       std::vector<uint8_t> reference;
       for_each_isa([&](Isa isa) {
-        const auto y = decode(half, scale, n, dtype);
+        const auto y = decode_halves(half, scale, n, dtype);
         if (isa == Isa::kPortable) reference = y;
         EXPECT_EQ(y, reference);
       });

@@ -10,29 +10,17 @@
 #include <string>
 #include <vector>
 
+#include "cpp_tests/kernels/profile_driver.h"
 #include "cpp_tests/kernels/typed_bytes.h"
-#include "kernels/base/sample.h"
-#include "kernels/profile/profile.h"
+#include "kernels/profile/profile_math.h"
 #include "kernels/profile/profile_spectrum.h"
 
 namespace qvlmem {
 namespace {
 
-using Fields = std::array<double, kProfileFields>;
 const DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
 
-Fields profile_of(const std::vector<uint8_t>& x, int64_t rows, int64_t cols, DType dtype) {
-  ProfilePlan plan;
-  EXPECT_EQ(make_profile_plan(rows, cols, dtype, &plan), Status::kOk);
-  EXPECT_LE(plan.workspace_bytes, size_t{256} << 10);
-  // Exactly as large as announced, and full of what an earlier use might have left.
-  std::vector<uint32_t> workspace(plan.workspace_bytes / 4, 0xffffffffu);
-  Fields fields;
-  profile_cpu(plan, x.data(), workspace.data(), fields.data());
-  return fields;
-}
-
-Fields profile_of(const std::vector<float>& x, int64_t rows, int64_t cols, DType dtype) {
+ProfileFields profile_of(const std::vector<float>& x, int64_t rows, int64_t cols, DType dtype) {
   return profile_of(as_dtype(x, dtype), rows, cols, dtype);
 }
 
@@ -45,8 +33,9 @@ std::vector<float> normal_values(int64_t n, float mean, uint32_t seed) {
 }
 
 // The first eight fields by their definition.
-Fields by_definition(const std::vector<uint8_t>& x, int64_t rows, int64_t cols, DType dtype) {
-  Fields f{};
+ProfileFields by_definition(const std::vector<uint8_t>& x, int64_t rows, int64_t cols,
+                            DType dtype) {
+  ProfileFields f{};
   f[kProfileNumel] = static_cast<double>(rows * cols);
   std::vector<double> finite, row_absmax;
   std::map<int, double> exponents;
@@ -97,8 +86,8 @@ TEST(ProfileKernelTest, ExactUpTo64KiB) {
         values[20] = 1e-7f, values[33] = 500.0f, values[50] = NAN, values[51] = -INFINITY;
       }
       const auto x = as_dtype(values, dtype);
-      const Fields expected = by_definition(x, rows, cols, dtype);
-      const Fields actual = profile_of(x, rows, cols, dtype);
+      const ProfileFields expected = by_definition(x, rows, cols, dtype);
+      const ProfileFields actual = profile_of(x, rows, cols, dtype);
       for (int k = 0; k < kProfileStableRank; ++k) {
         EXPECT_NEAR(actual[k], expected[k], 1e-9 * (1 + std::fabs(expected[k]))) << "field " << k;
       }
@@ -115,7 +104,7 @@ TEST(ProfileKernelTest, EstimatesWhatIsLarger) {
       std::vector<float> values = normal_values(rows * cols, 1.0f, 7);
       std::mt19937 random(1);
       for (float& v : values) v = random() % 4 == 0 ? 0.0f : v;
-      const Fields f = profile_of(values, rows, cols, dtype);
+      const ProfileFields f = profile_of(values, rows, cols, dtype);
       EXPECT_EQ(f[kProfileNumel], static_cast<double>(rows * cols));
       // Five standard errors of a sample of at least 8192 values.
       EXPECT_NEAR(f[kProfileSparsity], 0.25, 5 * std::sqrt(0.25 * 0.75 / 8192));
@@ -128,6 +117,26 @@ TEST(ProfileKernelTest, EstimatesWhatIsLarger) {
       EXPECT_LE(f[kProfileStableRank], 32.0);
     }
   }
+}
+
+TEST(ProfileKernelTest, GivesTheSameOfWhatWasGathered) {
+  for (const auto& [rows, cols] : kProfileShapes)
+    for (DType dtype : kDTypes) {
+      SCOPED_TRACE(std::to_string(rows) + "x" + std::to_string(cols) + " dtype " +
+                   std::to_string(int(dtype)));
+      const auto x = as_dtype(profile_sample(rows * cols, 5), dtype);
+      const ProfilePlan plan = profile_plan(rows, cols, dtype);
+      const size_t size = dtype_bytes(dtype);
+      std::vector<uint8_t> gathered;
+      for (int i = 0; i < profile_gathered_count(plan); ++i) {
+        const int64_t at = profile_source(plan, i);
+        ASSERT_GE(at, 0);
+        ASSERT_LT(at, rows * cols);
+        gathered.insert(gathered.end(), &x[at * size], &x[at * size] + size);
+      }
+      EXPECT_LE(gathered.size(), 33792 * size);
+      EXPECT_EQ(profile_gathered(plan, gathered), profile_of(x, rows, cols, dtype));
+    }
 }
 
 // A run is somewhere in its part, so that nothing is looked at twice.
@@ -148,7 +157,7 @@ TEST(ProfileKernelTest, SampleHasEveryPartOnce) {
 TEST(ProfileKernelTest, FindsARowThatStandsOut) {
   std::vector<float> x = normal_values(64 * 5000, 0.0f, 2);
   for (int c = 0; c < 5000; ++c) x[17 * 5000 + c] *= 100.0f;
-  const Fields f = profile_of(x, 64, 5000, DType::kFloat32);
+  const ProfileFields f = profile_of(x, 64, 5000, DType::kFloat32);
   EXPECT_GT(f[kProfileRowAbsmaxSpread], 50.0);
 }
 
@@ -156,21 +165,21 @@ TEST(ProfileKernelTest, OutliersAreBeyondSixDeviations) {
   std::vector<float> x(1024);
   for (size_t i = 0; i < x.size(); ++i) x[i] = i % 2 ? 1.0f : -1.0f;
   x[100] = 5.5f, x[200] = -6.5f;  // the standard deviation is 1.034
-  const Fields f = profile_of(x, 32, 32, DType::kFloat32);
+  const ProfileFields f = profile_of(x, 32, 32, DType::kFloat32);
   EXPECT_EQ(f[kProfileOutlierRatio], 1.0 / 1024);
 }
 
 TEST(ProfileKernelTest, UndefinedIsZero) {
   for (DType dtype : kDTypes) {
     for (auto [rows, cols] : {std::pair<int64_t, int64_t>{0, 4}, {4, 0}, {0, 0}}) {
-      EXPECT_EQ(profile_of(std::vector<float>(), rows, cols, dtype), Fields{});
+      EXPECT_EQ(profile_of(std::vector<float>(), rows, cols, dtype), ProfileFields{});
     }
     for (float special : {float(NAN), float(INFINITY), -float(INFINITY)}) {
-      Fields expected{};
+      ProfileFields expected{};
       expected[kProfileNumel] = 70000;
       EXPECT_EQ(profile_of(std::vector<float>(70000, special), 7, 10000, dtype), expected);
     }
-    Fields zeros{};
+    ProfileFields zeros{};
     zeros[kProfileNumel] = 40;
     zeros[kProfileSparsity] = 1;
     EXPECT_EQ(profile_of(std::vector<float>(40, 0.0f), 5, 8, dtype), zeros);
@@ -209,7 +218,7 @@ void expect_spectrum(const std::vector<double>& s, int64_t rows, int64_t cols) {
     total += s[k] * s[k];
     if (k < count) leading += s[k] * s[k];
   }
-  const Fields f = profile_of(matrix_with(s, rows, cols), rows, cols, DType::kFloat32);
+  const ProfileFields f = profile_of(matrix_with(s, rows, cols), rows, cols, DType::kFloat32);
   EXPECT_NEAR(f[kProfileStableRank], total / (s[0] * s[0]), 1e-5 * total / (s[0] * s[0]));
   EXPECT_NEAR(f[kProfileLowRankEnergy], leading / total, 1e-5);
 }
@@ -245,7 +254,7 @@ TEST(ProfileKernelTest, ABlockOfALowRankMatrixShowsIt) {
       x[i * n + j] = u[2 * i] * v[2 * j] + u[2 * i + 1] * v[2 * j + 1];
     }
   }
-  const Fields f = profile_of(x, n, n, DType::kFloat32);
+  const ProfileFields f = profile_of(x, n, n, DType::kFloat32);
   EXPECT_LE(f[kProfileStableRank], 2.001);
   EXPECT_NEAR(f[kProfileLowRankEnergy], 1.0, 1e-6);
 }

@@ -5,8 +5,7 @@
 
 #include <cuda_runtime_api.h>
 
-// Another toolkit's headers give other struct layouts than the runtime that is linked.
-#ifdef QVLMEM_CUDART_VERSION
+// Another toolkit's headers give other struct layouts than the runtime that is linked. The build says
+// which version it is for.
 static_assert(CUDART_VERSION == QVLMEM_CUDART_VERSION,
               "the headers of another CUDA version come first on the include path");
-#endif

@@ -8,6 +8,7 @@
 
 #include "kernels/base/checked.h"
 #include "kernels/base/dtype.h"
+#include "kernels/base/float64_bits.h"
 #include "kernels/base/float_bits.h"
 
 namespace qvlmem {
@@ -62,36 +63,43 @@ class Divisor {
 template <class T>
 constexpr int kVector = 16 / static_cast<int>(sizeof(T));
 
-// Values [0, n) of the vector at x as float32, the rest as zeros. vectors: x is aligned to 16
-// bytes.
-template <class T>
-__device__ inline void load_vector(const T* x, int n, bool vectors, float* values) {
-  constexpr int V = kVector<T>;
-  if (vectors && n >= V) {
-    union {
-      uint4 raw;
-      T element[V];
-    } in;
-    in.raw = *reinterpret_cast<const uint4*>(x);
-#pragma unroll
-    for (int i = 0; i < V; ++i) values[i] = to_float(in.element[i]);
-    return;
+// A word that moves so many bytes at once. hold() keeps it one in registers: the optimizer else
+// splits it, to share its last element's access with the code for tails.
+template <int kBytes>
+struct WordOf {};
+template <>
+struct WordOf<16> {
+  using Type = uint4;
+  __device__ static void hold(uint4* w) {
+    asm volatile("" : "+r"(w->x), "+r"(w->y), "+r"(w->z), "+r"(w->w)::"memory");
   }
-#pragma unroll
-  for (int i = 0; i < V; ++i) values[i] = i < n ? to_float(x[i]) : 0.0f;
-}
+};
+template <>
+struct WordOf<8> {
+  using Type = uint2;
+  __device__ static void hold(uint2* w) { asm volatile("" : "+r"(w->x), "+r"(w->y)::"memory"); }
+};
+template <>
+struct WordOf<4> {
+  using Type = uint32_t;
+  __device__ static void hold(uint32_t* w) { asm volatile("" : "+r"(*w)::"memory"); }
+};
+template <>
+struct WordOf<2> {
+  using Type = uint16_t;
+  __device__ static void hold(uint16_t* w) { asm volatile("" : "+h"(*w)::"memory"); }
+};
 
 // Stores the first n of V elements; as one word where words says that `to` is aligned to their
 // bytes.
 template <int V, class T>
 __device__ inline void store_elements(const T* from, int n, bool words, T* to) {
   if (words && n >= V) {
-    struct alignas(V * sizeof(T)) Word {
-      T element[V];
-    } word;
-#pragma unroll
-    for (int i = 0; i < V; ++i) word.element[i] = from[i];
-    *reinterpret_cast<Word*>(to) = word;
+    using Word = WordOf<V* static_cast<int>(sizeof(T))>;
+    typename Word::Type word;
+    memcpy(&word, from, sizeof(word));
+    *reinterpret_cast<typename Word::Type*>(to) = word;
+    Word::hold(&word);
     return;
   }
 #pragma unroll
@@ -100,24 +108,44 @@ __device__ inline void store_elements(const T* from, int n, bool words, T* to) {
   }
 }
 
-// The first n of V elements; the rest are zeros.
+// The first n of V elements; the rest are zeros. words: as store_elements.
 template <int V, class T>
 __device__ inline void load_elements(const T* from, int n, bool words, T* to) {
   if (words && n >= V) {
-    struct alignas(V * sizeof(T)) Word {
-      T element[V];
-    };
-    const Word word = *reinterpret_cast<const Word*>(from);
-#pragma unroll
-    for (int i = 0; i < V; ++i) to[i] = word.element[i];
+    using Word = WordOf<V* static_cast<int>(sizeof(T))>;
+    typename Word::Type word = *reinterpret_cast<const typename Word::Type*>(from);
+    Word::hold(&word);
+    memcpy(to, &word, sizeof(word));
     return;
   }
 #pragma unroll
   for (int i = 0; i < V; ++i) to[i] = i < n ? from[i] : T{};
 }
 
+// Values [0, n) of the vector at x as float32, the rest as zeros. vectors: x is aligned to 16
+// bytes.
+template <class T>
+__device__ inline void load_vector(const T* x, int n, bool vectors, float* values) {
+  T elements[kVector<T>];
+  load_elements<kVector<T>>(x, n, vectors, elements);
+#pragma unroll
+  for (int i = 0; i < kVector<T>; ++i) values[i] = to_float(elements[i]);
+}
+
 inline bool is_aligned(const void* p, int64_t bytes) {
   return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(bytes) == 0;
+}
+
+// A magnitude as a word that grows with it: of a double its upper half, the last bit set where the
+// lower is not 0. So it tells a magnitude's exponent, whether it is 0, and how it compares with any
+// number that has few bits.
+__device__ inline uint32_t magnitude_word(float value) {
+  return float_to_bits(value) & 0x7fffffffu;
+}
+__device__ inline uint32_t magnitude_word(double value) {
+  const uint64_t bits = double_to_bits(value);
+  const uint32_t rest = static_cast<uint32_t>(bits) != 0 ? 1u : 0u;
+  return (static_cast<uint32_t>(bits >> 32) & 0x7fffffffu) | rest;
 }
 
 // The maximum over each run of kTeam lanes of a warp, in all of them. REQUIRES: the whole warp.

@@ -11,8 +11,8 @@
 // Sums are float64, where differences and squares of float32 and narrower values are exact or
 // rounded once, in an order that depends on the shape alone: element i of a run goes to lane
 // i mod kErrorLanes, lanes are added pairwise, then runs, rows and units in order. So the result is
-// the same for every ISA and split, with a relative rounding error of about 2^-52 a run of
-// kErrorRun elements summed (pieces of sums add up, single elements do not). float64 values are
+// the same for every ISA, back end and split, with a relative rounding error of about 2^-52 a run
+// of kErrorRun elements summed (pieces of sums add up, single elements do not). float64 values are
 // scaled run by run, for their squares may leave float64's range.
 #pragma once
 
@@ -26,6 +26,10 @@ namespace qvlmem {
 
 constexpr int64_t kErrorLanes = 16;
 constexpr int64_t kErrorRun = 2048;
+// Elements of a unit: enough that few partials are kept (1 MiB of them for 2^30 elements), few
+// enough to balance.
+constexpr int64_t kErrorUnit = 65536;
+static_assert(kErrorUnit % kErrorRun == 0, "runs do not depend on where a row is cut into units");
 
 struct ErrorPlan {
   int64_t rows = 0;

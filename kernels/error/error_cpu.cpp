@@ -7,15 +7,6 @@
 #include "kernels/error/error_simd.h"
 
 namespace qvlmem {
-namespace {
-
-// Elements of a unit: enough that few partials are kept (1 MiB of them for 2^30 elements), few
-// enough to balance.
-constexpr int64_t kUnit = 65536;
-static_assert(kUnit % kErrorRun == 0, "runs do not depend on where a row is cut into units");
-
-}  // namespace
-
 Status make_error_plan(int64_t rows, int64_t cols, DType dtype, ErrorPlan* plan) noexcept {
   if (rows < 0 || cols < 0 || !(is_lossy_dtype(dtype) || dtype == DType::kFloat64)) {
     return Status::kInvalidArgument;
@@ -27,8 +18,8 @@ Status make_error_plan(int64_t rows, int64_t cols, DType dtype, ErrorPlan* plan)
   p.cols = cols;
   p.dtype = dtype;
   if (numel > 0) {
-    p.rows_per_unit = std::max<int64_t>(kUnit / cols, 1);
-    p.units_per_row = ceil_div(cols, kUnit);
+    p.rows_per_unit = std::max<int64_t>(kErrorUnit / cols, 1);
+    p.units_per_row = ceil_div(cols, kErrorUnit);
     p.unit_count = ceil_div(rows, p.rows_per_unit) * p.units_per_row;
   }
   *plan = p;
@@ -40,9 +31,9 @@ void measure_error_cpu(const ErrorPlan& plan, const void* x, const void* y, int6
   const auto error_rows = QVLMEM_SIMD_PICK(error_rows);
   for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
     const int64_t row = unit / plan.units_per_row * plan.rows_per_unit;
-    const int64_t col = unit % plan.units_per_row * kUnit;
+    const int64_t col = unit % plan.units_per_row * kErrorUnit;
     const int64_t rows = std::min(plan.rows_per_unit, plan.rows - row);
-    const int64_t cols = std::min(kUnit, plan.cols - col);
+    const int64_t cols = std::min(kErrorUnit, plan.cols - col);
     const int64_t offset = (row * plan.cols + col) * dtype_bytes(plan.dtype);
     error_rows(static_cast<const char*>(x) + offset, static_cast<const char*>(y) + offset,
                plan.dtype, static_cast<size_t>(rows), static_cast<size_t>(cols),

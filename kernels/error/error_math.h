@@ -20,19 +20,26 @@ struct ErrorSums {
   int32_t exponent = 0;
 };
 
-// Adds one pair, already scaled by 2^-exponent. A pair of which one is not finite counts nothing
-// where both are the same infinity or both NaN, else as an infinite error.
+// What one pair counts: |x - y| and |x|. A pair of which one is not finite counts nothing where
+// both are the same infinity or both NaN, else as an infinite error.
+struct ErrorPair {
+  double error, magnitude;
+};
+
+// x and y are already scaled, so that the difference of finite values is finite.
+QVLMEM_HD inline ErrorPair error_pair(double x, double y) {
+  const double error = fabs(x - y);
+  if (is_finite(error)) return {error, fabs(x)};
+  const bool alike = x == y || (x != x && y != y);
+  return {alike ? 0.0 : static_cast<double>(INFINITY), 0.0};
+}
+
 QVLMEM_HD inline void add_error_pair(double x, double y, ErrorSums* sums) {
-  double error = fabs(x - y), magnitude = fabs(x);
-  if (!is_finite(error)) {  // scaled values do not overflow: x or y is not finite
-    const bool alike = x == y || (x != x && y != y);
-    error = alike ? 0.0 : INFINITY;
-    magnitude = 0.0;
-  }
-  sums->error_sq += error * error;
-  sums->norm_sq += magnitude * magnitude;
-  sums->max_error = error > sums->max_error ? error : sums->max_error;
-  sums->max_abs = magnitude > sums->max_abs ? magnitude : sums->max_abs;
+  const ErrorPair pair = error_pair(x, y);
+  sums->error_sq += pair.error * pair.error;
+  sums->norm_sq += pair.magnitude * pair.magnitude;
+  sums->max_error = pair.error > sums->max_error ? pair.error : sums->max_error;
+  sums->max_abs = pair.magnitude > sums->max_abs ? pair.magnitude : sums->max_abs;
 }
 
 QVLMEM_HD inline void add_error_sums(const ErrorSums& part, ErrorSums* total) {
@@ -51,6 +58,20 @@ QVLMEM_HD inline void add_error_sums(const ErrorSums& part, ErrorSums* total) {
   total->error_sq = ldexp(total->error_sq, total_shift) + ldexp(part.error_sq, part_shift);
   total->norm_sq = ldexp(total->norm_sq, total_shift) + ldexp(part.norm_sq, part_shift);
   total->exponent = exponent;
+}
+
+// The exponent that brings a run's largest finite magnitude, of this exponent, to about 1, so that
+// it and its reciprocal are powers of two that float64 has.
+QVLMEM_HD inline int32_t error_run_exponent(int exponent) {
+  return exponent > 1022 ? 1022 : (exponent < -1022 ? -1022 : exponent);
+}
+
+// Gives the sums of values that were multiplied by 2^-exponent.
+QVLMEM_HD inline void unscale_error_sums(int32_t exponent, ErrorSums* run) {
+  if (exponent == 0) return;
+  run->exponent = exponent;
+  run->max_error *= power_of_two(exponent);
+  run->max_abs *= power_of_two(exponent);
 }
 
 // error / norm, with 0/0 as 0 and error/0 as infinity.

@@ -109,15 +109,7 @@ HWY_INLINE int32_t run_exponent(const double* x, const double* y, size_t n) {
     if (b > top && b <= kFloat64Max) top = b;
   }
   if (top == 0.0) return 0;
-  const int exponent = exponent_of(top);
-  return exponent > 1022 ? 1022 : (exponent < -1022 ? -1022 : exponent);
-}
-
-HWY_INLINE void unscale(int32_t exponent, ErrorSums* run) {
-  if (exponent == 0) return;
-  run->exponent = exponent;
-  run->max_error *= power_of_two(exponent);
-  run->max_abs *= power_of_two(exponent);
+  return error_run_exponent(exponent_of(top));
 }
 
 // A row of less than kErrorLanes: lanes would cost more than they save.
@@ -129,7 +121,7 @@ HWY_INLINE ErrorSums measure_short_row(const T* x, const T* y, size_t cols) {
   for (size_t i = 0; i < cols; ++i) {
     add_error_pair(to_double(x[i]) * factor, to_double(y[i]) * factor, &row);
   }
-  unscale(exponent, &row);
+  unscale_error_sums(exponent, &row);
   return row;
 }
 
@@ -145,7 +137,7 @@ HWY_INLINE ErrorSums measure_row(const T* x, const T* y, size_t cols) {
     if (!is_finite(run.error_sq) || !is_finite(run.norm_sq)) {
       run = measure_run<true>(x + begin, y + begin, n, factor);
     }
-    unscale(exponent, &run);
+    unscale_error_sums(exponent, &run);
     add_error_sums(run, &row);
   }
   return row;

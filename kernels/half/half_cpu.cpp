@@ -43,7 +43,7 @@ double half_propose_scale_cpu(const HalfPlan& plan, const void* x) noexcept {
       magnitude = std::max(magnitude, magnitude_of(begin, kHalfSampleRun));
     }
   }
-  return half_scale_for(plan.dtype, magnitude, kHalfProposedExponent);
+  return power_of_two(half_exponent_for(plan.dtype, magnitude, kHalfProposedExponent));
 }
 
 double half_encode_cpu(const HalfPlan& plan, const void* x, double scale, int64_t unit_begin,
@@ -71,12 +71,8 @@ double half_encode_cpu(const HalfPlan& plan, const void* x, double scale, int64_
 }
 
 double half_settle_scale(const HalfPlan& plan, double proposed, double magnitude) noexcept {
-  if (plan.dtype == DType::kFloat16 || magnitude == 0.0) return 1.0;
-  const double scaled = magnitude / proposed;
-  const bool large_enough =
-      scaled >= kHalfLeastMagnitude || proposed == power_of_two(half_least_exponent(plan.dtype));
-  if (large_enough && scaled < kHalfOverflow) return proposed;
-  return half_scale_for(plan.dtype, magnitude, kHalfExactExponent);
+  if (plan.dtype == DType::kFloat16) return 1.0;
+  return power_of_two(half_settle_exponent(plan.dtype, exponent_of(proposed), magnitude));
 }
 
 void half_decode_cpu(const HalfPlan& plan, const void* half, double scale, int64_t unit_begin,

@@ -26,14 +26,24 @@ QVLMEM_HD inline int half_least_exponent(DType dtype) {
   return dtype == DType::kFloat64 ? -1022 : -126;
 }
 
-// The power of two that brings `magnitude` (finite, not negative) into [2^exponent,
-// 2^(exponent + 1)), or the smallest scale; 1 for 0.
-QVLMEM_HD inline double half_scale_for(DType dtype, double magnitude, int exponent) {
-  if (magnitude == 0.0) return 1.0;
+// The exponent of the power of two that brings `magnitude` (finite, not negative) into [2^exponent,
+// 2^(exponent + 1)), or of the smallest scale; 0 for 0.
+QVLMEM_HD inline int half_exponent_for(DType dtype, double magnitude, int exponent) {
+  if (magnitude == 0.0) return 0;
   // For a subnormal double exponent_of is too large, but its scale is the smallest in any case.
   const int wanted = exponent_of(magnitude) - exponent;
   const int least = half_least_exponent(dtype);
-  return power_of_two(wanted < least ? least : wanted);
+  return wanted < least ? least : wanted;
+}
+
+// The exponent of the final scale. Of magnitude it matters only whether it is 0, its exponent and
+// how it compares with 65520 times a power of two.
+QVLMEM_HD inline int half_settle_exponent(DType dtype, int proposed, double magnitude) {
+  if (magnitude == 0.0) return 0;
+  const double scaled = magnitude * power_of_two(-proposed);
+  const bool large_enough = scaled >= kHalfLeastMagnitude || proposed == half_least_exponent(dtype);
+  if (large_enough && scaled < kHalfOverflow) return proposed;
+  return half_exponent_for(dtype, magnitude, kHalfExactExponent);
 }
 
 // ---- The sample that proposes a scale: a head, then short runs spread over the tensor ----
@@ -53,22 +63,23 @@ QVLMEM_HD inline int64_t half_sample_begin(int64_t numel, int64_t run) {
 
 // ---- Elements ----
 
-// Rounds to nearest, ties to even, once (by way of float32 would be twice).
+// Rounds to nearest, ties to even, once: by way of a float32 that is cut, with its last bit set
+// where that loses anything (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums:
+// proved algorithms using rounding to odd", 2008). On SM61 float64 arithmetic is what costs.
 QVLMEM_HD inline Half to_half(double value) {
   const uint64_t bits = double_to_bits(value);
-  const uint64_t magnitude_bits = bits & 0x7fffffffffffffffu;
+  const uint64_t magnitude = bits & 0x7fffffffffffffffu;
   const uint32_t sign = static_cast<uint32_t>(bits >> 48) & 0x8000u;
-  if (magnitude_bits > 0x7ff0000000000000u) {
+  if (magnitude > 0x7ff0000000000000u) {
     const uint32_t payload = static_cast<uint32_t>(bits >> 42) & 0x3ffu;
     return Half{static_cast<uint16_t>(sign | 0x7e00u | payload)};
   }
-  const double magnitude = bits_to_double(magnitude_bits);
-  if (magnitude >= kHalfOverflow) return Half{static_cast<uint16_t>(sign | 0x7c00u)};
-  // Adding 2^52 of its last place leaves the value rounded to that place.
-  const double floor = magnitude < 0x1p-14 ? 0x1p-14 : magnitude;
-  const double magic = bits_to_double(double_to_bits(floor) & 0x7ff0000000000000u) * 0x1p42;
-  const float rounded = static_cast<float>((magnitude + magic) - magic);
-  return Half{static_cast<uint16_t>(sign | to_half(rounded).bits)};
+  if (magnitude >= 0x47f0000000000000u)
+    return Half{static_cast<uint16_t>(sign | 0x7c00u)};                           // 2^128
+  if (magnitude < 0x3e50000000000000u) return Half{static_cast<uint16_t>(sign)};  // 2^-26
+  const uint32_t cut = static_cast<uint32_t>((magnitude - 0x3800000000000000u) >> 29);
+  const uint32_t lost = (magnitude & 0x1fffffffu) != 0 ? 1u : 0u;
+  return Half{static_cast<uint16_t>(sign | to_half(bits_to_float(cut | lost)).bits)};
 }
 
 // inverse: 1 / scale, exact because both are powers of two within the type's normal range. What is

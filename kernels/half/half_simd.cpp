@@ -97,7 +97,8 @@ double encode_run(const T* x, size_t n, float inverse, Half* half) {
 }
 
 #if HWY_TARGET != HWY_SCALAR
-// to_half(double) up to its last step: a float32 that is a half.
+// What to_half(double) gives, as float32: adding 2^52 of a half's last place leaves the value
+// rounded to that place.
 HWY_INLINE VF32Half round_to_half(VF64 v) {
   const VF64 magnitude = hn::Abs(v);
   const VF64 floor = hn::Max(magnitude, hn::Set(DF64(), 0x1p-14));

@@ -48,7 +48,15 @@ struct ProfilePlan {
 // kInvalidArgument for another dtype or a negative size, kOverflow where the bytes exceed 63 bits.
 Status make_profile_plan(int64_t rows, int64_t cols, DType dtype, ProfilePlan* plan) noexcept;
 
+// Elements that a profile looks at: those of the sample's runs, then the block, row by row. At most
+// 33792. 0 for an empty x.
+int64_t profile_gathered_count(const ProfilePlan& plan) noexcept;
+
 // fields[kProfileFields]. workspace: plan.workspace_bytes (at most 256 KiB), aligned to 4.
 void profile_cpu(const ProfilePlan& plan, const void* x, void* workspace, double* fields) noexcept;
+
+// The same, bit by bit, from the elements that it looks at: gathered[profile_gathered_count(plan)].
+void profile_gathered_cpu(const ProfilePlan& plan, const void* gathered, void* workspace,
+                          double* fields) noexcept;
 
 }  // namespace qvlmem

@@ -4,8 +4,7 @@
 
 #include "kernels/base/checked.h"
 #include "kernels/base/float64_bits.h"
-#include "kernels/base/sample.h"
-#include "kernels/profile/profile.h"
+#include "kernels/profile/profile_math.h"
 #include "kernels/profile/profile_spectrum.h"
 
 namespace qvlmem {
@@ -14,8 +13,7 @@ namespace {
 constexpr int64_t kExactBytes = 65536;
 constexpr int64_t kSample = 16384;
 constexpr int64_t kSampleRows = 128;
-constexpr int64_t kRun = 64;       // a run costs a miss of the TLB: few and long ones
-constexpr int64_t kBlockRun = 16;  // columns of the block that lie side by side
+constexpr int64_t kRun = 64;  // a run costs a miss of the TLB: few and long ones
 constexpr double kOutlierDeviations = 6.0;
 constexpr int kExponents = 256;
 constexpr int kTables = 4;  // histograms in turn: equal neighbours would wait for one another
@@ -40,7 +38,29 @@ struct Field<BFloat16> {
   static constexpr uint32_t kNonFinite = 0xffu;
 };
 
-int64_t sampled_rows(const ProfilePlan& plan) { return plan.row_groups * plan.rows_per_group; }
+// Where the elements are that the profile looks at: in x,
+template <class T>
+struct InPlace {
+  const ProfilePlan& plan;
+  const T* x;
+  // The run that is number `ordinal` of the sample, at element `begin` of x.
+  const T* run(int64_t, int64_t begin) const { return x + begin; }
+  const T* block_row(int64_t r) const { return x + profile_block_row(plan, r) * plan.cols; }
+  int64_t block_col(int64_t c) const { return profile_block_col(plan, c); }
+};
+
+// or gathered, as profile_source says.
+template <class T>
+struct Gathered {
+  const ProfilePlan& plan;
+  const T* gathered;
+  const T* run(int64_t ordinal, int64_t) const { return gathered + ordinal * plan.run_cols; }
+  const T* block_row(int64_t r) const {
+    const T* const block = gathered + profile_sampled_count(plan);
+    return block + r * profile_block_side(plan.cols);
+  }
+  int64_t block_col(int64_t c) const { return c; }
+};
 
 // What one look at the sample collects: finite values, packed, and the rows' largest magnitudes as
 // bits, which order as the magnitudes do.
@@ -72,32 +92,27 @@ void collect_run(const T* x, int64_t n, Sample* sample, uint32_t* row_absmax) {
   *row_absmax = absmax;
 }
 
-// Calls visit(sampled row, index of its first element) for every run, in order.
+// Calls visit(sampled row, number of the run, index of its first element in x) for every run, in
+// order.
 template <class Visit>
 void for_each_run(const ProfilePlan& plan, Visit visit) {
-  int64_t sequence = 0;
+  int64_t ordinal = 0;
   for (int64_t group = 0; group < plan.row_groups; ++group) {
-    const int64_t first =
-        sample_begin(plan.rows, plan.row_groups, group, plan.rows_per_group, group);
+    const int64_t first = profile_group_begin(plan, group);
     for (int64_t r = 0; r < plan.rows_per_group; ++r) {
       const int64_t row = group * plan.rows_per_group + r, begin = (first + r) * plan.cols;
-      if (plan.run_cols == plan.cols) {
-        visit(row, begin);
-        continue;
-      }
       for (int64_t run = 0; run < plan.runs_per_row; ++run) {
-        visit(row,
-              begin + sample_begin(plan.cols, plan.runs_per_row, run, plan.run_cols, sequence++));
+        visit(row, ordinal++, begin + profile_run_begin(plan, row, run));
       }
     }
   }
 }
 
-template <class T>
-void collect(const ProfilePlan& plan, const T* x, Sample* sample) {
-  std::fill(sample->row_absmax, sample->row_absmax + sampled_rows(plan), 0u);
-  for_each_run(plan, [&](int64_t row, int64_t begin) {
-    collect_run(x + begin, plan.run_cols, sample, &sample->row_absmax[row]);
+template <class Place>
+void collect(const ProfilePlan& plan, const Place& place, Sample* sample) {
+  std::fill(sample->row_absmax, sample->row_absmax + profile_sampled_rows(plan), 0u);
+  for_each_run(plan, [&](int64_t row, int64_t ordinal, int64_t begin) {
+    collect_run(place.run(ordinal, begin), plan.run_cols, sample, &sample->row_absmax[row]);
   });
 }
 
@@ -150,37 +165,35 @@ double row_absmax_spread(const uint32_t* row_absmax, int64_t rows) {
 }
 
 // Reads the block with its longer side first, 0 for what is not finite.
-template <class T>
-BlockSpectrum spectrum_of(const ProfilePlan& plan, const T* x) {
-  const int64_t rows = std::min(plan.rows, kProfileBlock);
-  const int64_t cols = std::min(plan.cols, kProfileBlock);
-  const bool whole = plan.cols <= kProfileBlock;
-  const int64_t run = whole ? cols : kBlockRun;
+template <class T, template <class> class Place>
+BlockSpectrum spectrum_of(const ProfilePlan& plan, const Place<T>& place) {
+  const int64_t rows = profile_block_side(plan.rows), cols = profile_block_side(plan.cols);
+  int64_t col[kProfileBlock];
+  for (int64_t c = 0; c < cols; ++c) col[c] = place.block_col(c);
   double block[kProfileBlock * kProfileBlock];
   for (int64_t r = 0; r < rows; ++r) {
-    const T* row = x + sample_begin(plan.rows, rows, r, 1, r) * plan.cols;
+    const T* const row = place.block_row(r);
     for (int64_t c = 0; c < cols; ++c) {
-      // The same columns in every row.
-      const int64_t col = sample_begin(plan.cols, cols / run, c / run, run, c / run) + c % run;
+      const T element = row[col[c]];
       const double value =
-          Field<T>::exponent(row[col]) == Field<T>::kNonFinite ? 0.0 : to_float(row[col]);
+          Field<T>::exponent(element) == Field<T>::kNonFinite ? 0.0 : to_float(element);
       block[rows >= cols ? r * kProfileBlock + c : c * kProfileBlock + r] = value;
     }
   }
   return block_spectrum(block, std::max(rows, cols), std::min(rows, cols));
 }
 
-template <class T>
-void profile(const ProfilePlan& plan, const T* x, void* workspace, double* fields) {
+template <class Place>
+void profile(const ProfilePlan& plan, const Place& place, void* workspace, double* fields) {
   Sample sample;
   sample.row_absmax = static_cast<uint32_t*>(workspace);
-  sample.values = reinterpret_cast<float*>(sample.row_absmax + sampled_rows(plan));
-  collect(plan, x, &sample);
+  sample.values = reinterpret_cast<float*>(sample.row_absmax + profile_sampled_rows(plan));
+  collect(plan, place, &sample);
   const int64_t n = sample.count;
   if (n == 0) return;
   const double count = static_cast<double>(n);
-  const float absmax =
-      bits_to_float(*std::max_element(sample.row_absmax, sample.row_absmax + sampled_rows(plan)));
+  const float absmax = bits_to_float(
+      *std::max_element(sample.row_absmax, sample.row_absmax + profile_sampled_rows(plan)));
   const double mean = sum_of(sample.values, n, [](float v) { return double{v}; }) / count;
   const auto squared = [mean](float v) { return (v - mean) * (v - mean); };
   const double variance = sum_of(sample.values, n, squared) / count;
@@ -194,11 +207,32 @@ void profile(const ProfilePlan& plan, const T* x, void* workspace, double* field
     const auto outlier = [&](float v) { return squared(v) > limit_sq ? 1.0 : 0.0; };
     fields[kProfileOutlierRatio] = sum_of(sample.values, n, outlier) / count;
   }
-  fields[kProfileRowAbsmaxSpread] = row_absmax_spread(sample.row_absmax, sampled_rows(plan));
+  fields[kProfileRowAbsmaxSpread] =
+      row_absmax_spread(sample.row_absmax, profile_sampled_rows(plan));
   fields[kProfileEntropyBits] = entropy_bits(sample);
-  const BlockSpectrum spectrum = spectrum_of(plan, x);
+  const BlockSpectrum spectrum = spectrum_of(plan, place);
   fields[kProfileStableRank] = spectrum.stable_rank;
   fields[kProfileLowRankEnergy] = spectrum.low_rank_energy;
+}
+
+template <template <class> class Place>
+void profile_elements(const ProfilePlan& plan, const void* elements, void* workspace,
+                      double* fields) {
+  std::fill(fields, fields + kProfileFields, 0.0);
+  fields[kProfileNumel] = static_cast<double>(plan.rows) * static_cast<double>(plan.cols);
+  if (plan.row_groups == 0) return;
+  const auto run = [&](auto tag) {
+    using T = decltype(tag);
+    profile(plan, Place<T>{plan, static_cast<const T*>(elements)}, workspace, fields);
+  };
+  switch (plan.dtype) {
+    case DType::kFloat16:
+      return run(Half());
+    case DType::kBFloat16:
+      return run(BFloat16());
+    default:
+      return run(float());
+  }
 }
 
 }  // namespace
@@ -237,18 +271,18 @@ Status make_profile_plan(int64_t rows, int64_t cols, DType dtype, ProfilePlan* p
   return Status::kOk;
 }
 
+int64_t profile_gathered_count(const ProfilePlan& plan) noexcept {
+  return profile_sampled_count(plan) +
+         profile_block_side(plan.rows) * profile_block_side(plan.cols);
+}
+
 void profile_cpu(const ProfilePlan& plan, const void* x, void* workspace, double* fields) noexcept {
-  std::fill(fields, fields + kProfileFields, 0.0);
-  fields[kProfileNumel] = static_cast<double>(plan.rows) * static_cast<double>(plan.cols);
-  if (plan.row_groups == 0) return;
-  switch (plan.dtype) {
-    case DType::kFloat16:
-      return profile(plan, static_cast<const Half*>(x), workspace, fields);
-    case DType::kBFloat16:
-      return profile(plan, static_cast<const BFloat16*>(x), workspace, fields);
-    default:
-      return profile(plan, static_cast<const float*>(x), workspace, fields);
-  }
+  profile_elements<InPlace>(plan, x, workspace, fields);
+}
+
+void profile_gathered_cpu(const ProfilePlan& plan, const void* gathered, void* workspace,
+                          double* fields) noexcept {
+  profile_elements<Gathered>(plan, gathered, workspace, fields);
 }
 
 }  // namespace qvlmem

@@ -56,8 +56,8 @@ Status quantize_encode_cpu(const QuantizePlan& plan, const void* x, DType dtype,
                            int64_t unit_end, const uint64_t* seed, void* q, float* scale,
                            int32_t* zero_point) noexcept;
 
-// Where not fused, first pass: ranges[u - unit_begin] for each unit. The caller merges them by
-// group.
+// Where not fused, first pass: ranges[u - unit_begin] for each unit, of min and max only where not
+// plan.symmetric. The caller merges them by group.
 void quantize_range_cpu(const QuantizePlan& plan, const void* x, DType dtype, int64_t unit_begin,
                         int64_t unit_end, QuantizeRange* ranges) noexcept;
 

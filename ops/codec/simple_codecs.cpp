@@ -6,7 +6,6 @@
 #include "ops/base/check.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
-#include "ops/half_ops.h"
 #include "ops/quantize_ops.h"
 
 namespace qvlmem {
@@ -37,12 +36,13 @@ int64_t least_bytes_none(const at::Tensor& x, const CompressOptions&) { return x
 
 // params: none. parts: half, scale.
 Payload encode_fp16(const at::Tensor& x, const CompressOptions&) {
-  auto [half, scale] = ops::to_fp16_cpu(x);
+  auto [half, scale] = backend_of("compress", "x", x).to_fp16(x);
   return {{}, {half, scale}};
 }
 
 at::Tensor decode_fp16(const Payload& payload, const TensorInfo& info) {
-  return ops::from_fp16_cpu(payload.parts[0], payload.parts[1], info.dtype);
+  return backend_of("decompress", "half", payload.parts[0])
+      .from_fp16(payload.parts[0], payload.parts[1], info.dtype);
 }
 
 void check_fp16(const Payload& payload, const TensorInfo& info) {
@@ -88,7 +88,7 @@ int64_t least_bytes_int(const at::Tensor& x, const CompressOptions&) {
 
 const Codec kNoneCodec{CodecId::kNone, "none",          true, true, true, encode_none, decode_none,
                        check_none,     least_bytes_none};
-const Codec kFp16Codec{CodecId::kFp16, "fp16",     false,           true, false, encode_fp16,
+const Codec kFp16Codec{CodecId::kFp16, "fp16",     false,           true, true, encode_fp16,
                        decode_fp16,    check_fp16, least_bytes_fp16};
 const Codec kInt8Codec{CodecId::kInt8, "int8",       false,
                        false,          true,         encode_int<8>,

@@ -14,12 +14,12 @@ def library_path() -> str:
     return named or str(pathlib.Path(__file__).parent / 'lib' / 'libqvlmem.so')
 
 
-def _expected_torch(path):
-    """The PyTorch version that the library was built for, or None where that is not known."""
+def built_for(path):
+    """What the library was built for: `torch`, its version, and `cuda`, that of its CUDA kernels; what is known of it."""
     try:
-        return json.loads(path.with_suffix('.json').read_text())['torch']
-    except (OSError, ValueError, KeyError):
-        return None
+        return json.loads(path.with_suffix('.json').read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def load_library() -> None:
@@ -28,11 +28,17 @@ def load_library() -> None:
     if not path.is_file():
         raise ImportError(f'qvlmem: there is no library at {path}; tools/build makes it, '
                           'or set QVLMEM_LIBRARY to its path')
-    expected = _expected_torch(path)
-    running = torch.__version__.split('+')[0]
+    wanted = built_for(path)
+    expected, running = wanted.get('torch'), torch.__version__.split('+')[0]
     if expected is not None and expected != running:
         raise ImportError(f'qvlmem: {path} was built for PyTorch {expected}, but PyTorch {running} is '
                           'imported; build it for that one, or install the one it expects')
+    # A runtime serves all of its major version.
+    expected, running = wanted.get('cuda'), torch.version.cuda
+    if expected is not None and expected.split('.')[0] != (running or '').split('.')[0]:
+        raise ImportError(f'qvlmem: {path} was built with CUDA {expected}, but the PyTorch that is imported '
+                          f'{"has CUDA " + running if running else "is without CUDA"}; '
+                          'build it for that one, or install the one it expects')
     try:
         torch.ops.load_library(str(path))
     except SystemError as error:  # how an error inside a library's loading arrives

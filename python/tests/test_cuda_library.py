@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import qvlmem
+from qvlmem.commands import doctor
 
 PROGRAM = """
 import sys
@@ -34,9 +35,9 @@ def library():
     return path, built_for
 
 
-def test_it_is_of_pytorchs_cuda_version():
+def test_it_is_of_pytorchs_cuda():
     _, built_for = library()
-    assert built_for['cuda'] == torch.version.cuda
+    assert built_for['cuda'].split('.')[0] == torch.version.cuda.split('.')[0]
     assert built_for['torch'] == torch.__version__.split('+')[0]
 
 
@@ -47,3 +48,21 @@ def test_loaded_alone_it_serves_the_cpu_and_starts_no_cuda():
         capture_output=True, text=True, env=os.environ | {'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ['quantize', 'dequantize']
+
+
+def test_the_doctor_says_so():
+    _, built_for = library()
+    assert doctor.examine()['library']['cuda'] == built_for['cuda']
+
+
+@pytest.mark.parametrize('built_for, said', [
+    ({'torch': '1.0.0'}, 'built for PyTorch 1.0.0, but PyTorch'),
+    ({'cuda': '5.0'}, 'built with CUDA 5.0, but the PyTorch that is imported'),
+])
+def test_one_built_for_another_pytorch_is_refused(tmp_path, monkeypatch, built_for, said):
+    path = tmp_path / 'libqvlmem.so'
+    path.write_bytes(b'')
+    path.with_suffix('.json').write_text(json.dumps(built_for))
+    monkeypatch.setenv('QVLMEM_LIBRARY', str(path))
+    with pytest.raises(ImportError, match=said):
+        qvlmem.load_library()

@@ -7,6 +7,8 @@
 #include <random>
 
 #include "kernels/base/float_bits.h"
+#include "kernels/error/error_cuda.h"
+#include "kernels/half/half_cuda.h"
 #include "kernels/quantize/quantize_cuda.h"
 
 namespace qvlmem::bench {
@@ -75,6 +77,39 @@ void add_quantize(const Input& x, const std::string& type, std::vector<CudaCase>
   }
 }
 
+void add_half(const Input& x, const std::string& type, std::vector<CudaCase>* cases) {
+  HalfPlan plan;
+  if (make_half_plan(x.elements(), x.dtype, &plan) != Status::kOk) std::abort();
+  const Memory half = memory(x.elements() * 2), scale = memory(8);
+  const Memory y = memory(static_cast<int64_t>(x.bytes()));
+  const Memory workspace = memory(kHalfWorkspaceBytes);
+  const double kept = static_cast<double>(x.elements() * 2);
+  cases->push_back({"to_fp16 " + type, x.elements(), x.bytes(), kept, [=] {
+                      check(half_encode_cuda(plan, x.data->data(), half->data(), scale->data(),
+                                             workspace->data(), nullptr));
+                    }});
+  cases->push_back({"from_fp16 " + type, x.elements(), kept, x.bytes(), [=] {
+                      check(half_decode_cuda(plan, half->data(), scale->data(),
+                                             half_scale_dtype(x.dtype), y->data(), nullptr));
+                    }});
+}
+
+void add_error(const Input& x, const std::string& type, std::vector<CudaCase>* cases) {
+  for (int64_t cols : {kCols, int64_t{128}, int64_t{4}}) {
+    ErrorPlan plan;
+    if (make_error_plan(x.elements() / cols, cols, x.dtype, &plan) != Status::kOk) std::abort();
+    const Memory y = memory(static_cast<int64_t>(x.bytes()));
+    check(cudaMemset(y->data(), 0, static_cast<size_t>(x.bytes())));
+    const int64_t kept = plan.unit_count * static_cast<int64_t>(sizeof(ErrorPartial));
+    const Memory partials = memory(kept);
+    cases->push_back({"error rows of " + std::to_string(cols) + " " + type, x.elements(),
+                      2 * x.bytes(), static_cast<double>(kept), [=] {
+                        check(measure_error_cuda(plan, x.data->data(), y->data(),
+                                                 partials->as<ErrorPartial>(), nullptr));
+                      }});
+  }
+}
+
 }  // namespace
 
 std::vector<CudaCase> cuda_cases(int64_t elements) {
@@ -84,6 +119,8 @@ std::vector<CudaCase> cuda_cases(int64_t elements) {
        {std::pair<DType, const char*>{DType::kFloat32, "fp32"}, {DType::kBFloat16, "bf16"}}) {
     const Input x = normal_values(rows, dtype);
     add_quantize(x, type, &cases);
+    add_half(x, type, &cases);
+    add_error(x, type, &cases);
   }
   return cases;
 }

@@ -32,10 +32,16 @@ make_toolkit() {
   if [[ ! -e $toolkit/bin/nvcc ]]; then
     sed -n 's/^nvidia-cuda-nvcc-cu12==//p' "$cuda_requirements" >"$toolkit/version.txt"
     cp tools/cuda/nvcc "$toolkit/bin/"
-    sed "1s|.*|#!$root/$venv/bin/python|" tools/cuda/fatbinary >"$toolkit/bin/fatbinary"
+    cp tools/cuda/fatbinary "$toolkit/bin/fatbinary.py"
+    printf '#!/bin/sh\nexec "%s" "$0.py" "$@"\n' "$root/$venv/bin/python" >"$toolkit/bin/fatbinary"
   fi
   find "$toolkit/bin" "$toolkit/nvvm/bin" -type f -exec chmod +x {} + 2>/dev/null
-  [[ -e $toolkit/include/cuda_runtime_api.h && -e $toolkit/lib/libcudart.so ]] || return 1
+  for item in bin/ptxas bin/cuobjdump include/cuda_runtime_api.h lib/libcudart.so nvvm/libdevice; do
+    if [[ ! -e $toolkit/$item ]]; then
+      say "the wheels have no $item"
+      return 1
+    fi
+  done
   echo "$sum" >"$toolkit/stamp"
   say "made in $((SECONDS - began)) s"
 }

@@ -10,6 +10,7 @@ import re
 import torch
 
 import qvlmem
+from qvlmem._library import built_for
 from qvlmem.commands import terminal
 from qvlmem.models import machine
 
@@ -49,7 +50,8 @@ def examine(proc=pathlib.Path('/proc')):
     """The figures as plain data; `missing` lists in words what a user has to do something about."""
     report = {
         'versions': {'python': platform.python_version(), 'torch': torch.__version__},
-        'library': {'path': qvlmem.library_path(), 'loads': True},
+        'library': {'path': qvlmem.library_path(), 'loads': True,
+                    'cuda': built_for(pathlib.Path(qvlmem.library_path())).get('cuda')},
         'cpu': cpu(proc),
         'memory_available_bytes': machine.available_memory(),
         'gpus': [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
@@ -100,6 +102,7 @@ def print_report(report, console):
                   f"{processor['threads']} PyTorch threads")
     table.add_row('instruction set', f"{processor['isa']} (of {', '.join(processor['isa_supported'])})")
     table.add_row('memory available', f"{report['memory_available_bytes'] / 2**30:.1f} GiB")
+    table.add_row('CUDA kernels', f"built with CUDA {library['cuda']}" if library['cuda'] else 'none in this library')
     table.add_row('GPUs', ', '.join(report['gpus']) or 'none that PyTorch can use')
     console.print(table)
     for line in report['missing'] or ['nothing is missing']:
