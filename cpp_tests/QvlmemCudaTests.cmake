@@ -4,8 +4,10 @@
 # the warps of a block in both orders. QVLMEM_REQUIRE_CUDA=1 has them fail instead of skip.
 
 set(QVLMEM_CUDA_TESTS
+  kernels/bounded_cuda_test.cpp
   kernels/error_cuda_test.cpp
   kernels/half_cuda_test.cpp
+  kernels/lossless_cuda_test.cpp
   kernels/profile_cuda_test.cpp
   kernels/quantize_cuda_test.cpp
   kernels/sparse_cuda_test.cpp

@@ -5,8 +5,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ops/bounded_ops.h"
 #include "ops/error_ops.h"
 #include "ops/half_ops.h"
+#include "ops/lossless_ops.h"
 #include "ops/quantize_ops.h"
 #include "ops/sparse_compact.h"
 #include "ops/svd/svd_device.h"
@@ -26,6 +28,10 @@ struct Backend {
   decltype(&ops::sparse_nonzero_cpu) sparse_nonzero;
   decltype(&ops::svd_device_cpu) svd_device;
   decltype(&ops::svd_reconstruct_cpu) svd_reconstruct;
+  decltype(&ops::lossless_encode_cpu) lossless_encode;
+  decltype(&ops::lossless_decode_cpu) lossless_decode;
+  decltype(&ops::encode_bounded_cpu) encode_bounded;
+  decltype(&ops::decode_bounded_cpu) decode_bounded;
 };
 
 extern const Backend kCpuBackend;

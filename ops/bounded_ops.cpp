@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The codec `bounded`: kernels/bounded/bounded.h over tensors. It has no operator of its own.
-//
-// params: one, of two bits: kPerRow where there is a step for each row, else there is one for the
-// tensor; kCoded where the units are those of the coded form.
-// parts: step (one each; bfloat16 where that holds those of rows exactly, else float32), bytes
-// (int32, of each unit), packed (uint8, the units).
+#include "ops/bounded_ops.h"
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 
@@ -15,12 +11,12 @@
 #include <numeric>
 #include <vector>
 
-#include "kernels/bounded/bounded.h"
+#include "kernels/bounded/bounded_row_search.h"
+#include "ops/backend.h"
 #include "ops/base/check.h"
 #include "ops/base/ordered_units.h"
 #include "ops/base/parallel.h"
 #include "ops/base/reserved_bytes.h"
-#include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
 
 namespace qvlmem {
@@ -29,23 +25,10 @@ namespace {
 constexpr const char* kOp = "bounded";
 // Units that a thread takes at least: 32 Ki values, below which waking a thread costs more.
 constexpr int64_t kGrain = 4;
-// A row of this many units is first searched on as many samples: a step that is nearly right needs
-// one look at all of it.
+// Units of which a sample tells whether coding pays.
 constexpr int64_t kSampleUnits = 16;
 // Below this many values a code's table costs more time than what it saves is worth.
 constexpr int64_t kLeastCoded = 2048;
-
-constexpr int64_t kPerRow = 1, kCoded = 2;  // bits of the param
-
-BoundedPlan make_plan(at::IntArrayRef shape, int64_t param) {
-  const int64_t numel = ops::check_sizes(kOp, shape, 8);
-  const ops::MatrixShape matrix =
-      param & kPerRow && numel > 0 ? ops::matrix_shape(shape) : ops::MatrixShape{numel > 0, numel};
-  const BoundedForm form = param & kCoded ? BoundedForm::kCoded : BoundedForm::kPacked;
-  BoundedPlan plan;
-  ops::check_status(kOp, "shape", make_bounded_plan(matrix.rows, matrix.cols, form, &plan));
-  return plan;
-}
 
 // Runs body(begin, end), which returns a Status, over [0, count) on all threads. Returns kNonFinite
 // where anybody did, else any answer that is not kOk.
@@ -62,8 +45,7 @@ Status parallel_status(int64_t count, const Body& body) {
   return answer.load();
 }
 
-// The search for the steps of rows that are longer than a unit, all rows side by side. Sums are
-// merged in the order of units, so that the steps do not depend on the threads.
+// The search for the steps of rows that are longer than a unit, all rows side by side.
 class LongRowSearch {
  public:
   LongRowSearch(const BoundedPlan& plan, const void* x, DType dtype, const BoundedTarget& target,
@@ -75,87 +57,72 @@ class LongRowSearch {
     ops::parallel_units(plan_.unit_count, kGrain, [&](int64_t begin, int64_t end) {
       bounded_moments_cpu(plan_, x_, dtype_, begin, end, &parts[begin]);
     });
-    moments_.resize(plan_.rows);
     sized_for_.resize(plan_.rows);
-    for (int64_t u = 0; u < plan_.unit_count; ++u) {
-      bounded_add(parts[u], &moments_[bounded_unit(plan_, u).row_begin]);
+    for (int64_t r = 0; r < plan_.rows; ++r) {
+      const BoundedMoments moments =
+          bounded_total(&parts[r * plan_.units_per_row], plan_.units_per_row);
+      if (!bounded_is_finite(moments)) return Status::kNonFinite;
+      searches_.push_back(
+          bounded_row_begin(target_, moments, dtype_, plan_.cols, plan_.units_per_row));
     }
-    for (const BoundedMoments& m : moments_) {
-      if (!bounded_is_finite(m)) return Status::kNonFinite;
+    while (look()) {
     }
-    std::vector<float> start(plan_.rows, 0.0f);
-    if (plan_.units_per_row >= 2 * kSampleUnits) {
-      start = search(start, plan_.units_per_row / kSampleUnits);
-    }
-    const std::vector<float> best = search(start, 1);
-    return finish(best);
+    return finish();
   }
 
  private:
-  // The best step of each row as every stride-th of its units tells, beginning with the step
-  // `start` where that is not 0. 0 where none holds.
-  std::vector<float> search(const std::vector<float>& start, int64_t stride) {
-    const int64_t units = (plan_.units_per_row + stride - 1) / stride;
-    const double share = static_cast<double>(units) / static_cast<double>(plan_.units_per_row);
-    std::vector<BoundedMoments> moments(moments_);
-    std::vector<BoundedSearch> searches;
+  // Measures once what is not done. False where nothing is left.
+  bool look() {
+    std::vector<int64_t> rows, units;
     for (int64_t r = 0; r < plan_.rows; ++r) {
-      moments[r].sum_squares *= share;
-      searches.push_back(bounded_search(target_, moments[r],
-                                        static_cast<int64_t>(share * plan_.cols) + 1, dtype_));
-      if (start[r] > 0 && start[r] != searches[r].step) {
-        searches[r].step = start[r];
-        searches[r].fallback = 0;
+      const BoundedRowSearch& s = searches_[r];
+      if (s.done) continue;
+      rows.push_back(r);
+      step_[r] = s.search.step;
+      if (s.stride == 1) sized_for_[r] = step_[r];
+      for (int64_t u = 0; u < plan_.units_per_row; u += s.stride) {
+        units.push_back(r * plan_.units_per_row + u);
       }
     }
-    std::vector<int64_t> open;
-    while (true) {
-      open.clear();
-      for (int64_t r = 0; r < plan_.rows; ++r) {
-        if (searches[r].done) continue;
-        open.push_back(r);
-        step_[r] = searches[r].step;
-      }
-      if (open.empty()) break;
-      const std::vector<BoundedError> errors = measure(open, units, stride);
-      for (size_t i = 0; i < open.size(); ++i) {
-        BoundedSearch& s = searches[open[i]];
-        bounded_search_update(bounded_excess(target_, moments[open[i]], errors[i]), &s);
-      }
+    const std::vector<BoundedError> parts = measure(units);
+    const BoundedError* part = parts.data();
+    for (const int64_t r : rows) {
+      BoundedRowSearch& s = searches_[r];
+      const int64_t count = bounded_row_units(s, plan_.units_per_row);
+      bounded_row_update(target_, bounded_total(part, count), dtype_, plan_.cols,
+                         plan_.units_per_row, &s);
+      part += count;
     }
-    std::vector<float> best;
-    for (const BoundedSearch& s : searches) best.push_back(s.best);
-    return best;
+    return !rows.empty();
   }
 
-  // The errors of some rows with the steps as they stand; the bytes of the units looked at.
-  std::vector<BoundedError> measure(const std::vector<int64_t>& rows, int64_t units,
-                                    int64_t stride) {
-    const int64_t count = static_cast<int64_t>(rows.size()) * units;
-    std::vector<BoundedError> parts(count), sums(rows.size());
+  // The errors of some units with the steps as they stand, and their bytes.
+  std::vector<BoundedError> measure(const std::vector<int64_t>& units) {
+    const auto count = static_cast<int64_t>(units.size());
+    std::vector<BoundedError> parts(count);
     ops::parallel_units(count, kGrain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t unit = rows[i / units] * plan_.units_per_row + i % units * stride;
-        bounded_measure_cpu(plan_, x_, dtype_, step_, unit, unit + 1, &parts[i],
-                            stride == 1 ? bytes_ : nullptr);
+        const bool whole = searches_[units[i] / plan_.units_per_row].stride == 1;
+        bounded_measure_cpu(plan_, x_, dtype_, step_, units[i], units[i] + 1, &parts[i],
+                            whole ? bytes_ : nullptr);
       }
     });
-    if (stride == 1) {
-      for (const int64_t r : rows) sized_for_[r] = step_[r];
-    }
-    for (int64_t i = 0; i < count; ++i) bounded_add(parts[i], &sums[i / units]);
-    return sums;
+    return parts;
   }
 
   // Leaves the best steps, and the bytes that go with them.
-  Status finish(const std::vector<float>& best) {
-    std::vector<int64_t> other;  // rows whose last full look was not at their best step
+  Status finish() {
+    std::vector<int64_t> other;  // units of rows whose last look was not at their best step
     for (int64_t r = 0; r < plan_.rows; ++r) {
-      if (best[r] == 0) return Status::kBoundMissed;
-      if (best[r] != sized_for_[r]) other.push_back(r);
-      step_[r] = best[r];
+      const float best = searches_[r].search.best;
+      if (best == 0) return Status::kBoundMissed;
+      step_[r] = best;
+      if (best == sized_for_[r]) continue;
+      for (int64_t u = 0; u < plan_.units_per_row; ++u) {
+        other.push_back(r * plan_.units_per_row + u);
+      }
     }
-    measure(other, plan_.units_per_row, 1);
+    measure(other);
     return Status::kOk;
   }
 
@@ -165,7 +132,7 @@ class LongRowSearch {
   const BoundedTarget& target_;
   float* step_;
   int32_t* bytes_;
-  std::vector<BoundedMoments> moments_;
+  std::vector<BoundedRowSearch> searches_;
   std::vector<float> sized_for_;  // the step that bytes_ of a row go with; 0: none
 };
 
@@ -268,43 +235,13 @@ Payload code_units(const BoundedPlan& plan, const Source& source, int64_t param)
         total = end;
       });
   check_unchanged(answer.load());
-  return {{param | kCoded}, {shortest(source.step), bytes, packed.take(total)}};
-}
-
-Payload encode_bounded(const at::Tensor& x, const CompressOptions& options) {
-  TORCH_CHECK_VALUE(options.max_error > 0.0,
-                    "qvlmem::bounded: expected max_error to be above 0, got ", options.max_error,
-                    " (method 'lossless' keeps every bit)");
-  const int64_t param = options.bound == Bound::kRow ? kPerRow : 0;
-  const BoundedTarget target{
-      options.bound == Bound::kElement ? BoundedNorm::kElement : BoundedNorm::kFrobenius,
-      options.max_error, options.bound == Bound::kRow};
-  const BoundedPlan plan = make_plan(x.sizes(), param);
-  const at::Tensor values = x.contiguous();
-  const Source source{values.const_data_ptr(), ops::kernel_dtype(kOp, x.scalar_type()),
-                      at::full({plan.rows}, 1.0, x.options().dtype(at::kFloat)), x.options()};
-  at::Tensor bytes = at::empty({plan.unit_count}, x.options().dtype(at::kInt));
-  const Status found =
-      find_steps(plan, source.x, source.dtype, target, source.step.mutable_data_ptr<float>(),
-                 bytes.mutable_data_ptr<int32_t>());
-  if (found == Status::kNonFinite) ops::throw_non_finite(kOp, x);
-  TORCH_CHECK_VALUE(found != Status::kBoundMissed,
-                    "qvlmem::bounded: expected max_error to be what ",
-                    "float32 arithmetic can keep, got ", options.max_error,
-                    " (method 'lossless' keeps every bit)");
-  ops::check_status(kOp, "x", found);
-  if (options.prefer == Prefer::kSize && coding_pays(plan, source, bytes)) {
-    Payload coded = code_units(make_plan(x.sizes(), param | kCoded), source, param);
-    const size_t held = coded.parts[1].nbytes() + coded.parts[2].nbytes();
-    if (held < bytes.nbytes() + static_cast<size_t>(sum_of(bytes))) return coded;
-  }
-  return pack_units(plan, source, param, bytes);
+  return {{param | ops::kBoundedCoded}, {shortest(source.step), bytes, packed.take(total)}};
 }
 
 // The parts as the kernels take them. ValueError where the sizes of the units do not add up.
 struct Encoded {
   Encoded(const Payload& payload, const TensorInfo& info)
-      : plan(make_plan(info.shape, payload.params[0])),
+      : plan(ops::bounded_plan(info.shape, payload.params[0])),
         step(payload.parts[0].to(at::kFloat).contiguous()),
         packed(payload.parts[2].contiguous()),
         offset(plan.unit_count + 1) {
@@ -319,25 +256,93 @@ struct Encoded {
   std::vector<int64_t> offset;
 };
 
-at::Tensor decode_bounded(const Payload& payload, const TensorInfo& info) {
+}  // namespace
+
+namespace ops {
+
+BoundedPlan bounded_plan(at::IntArrayRef shape, int64_t param) {
+  const int64_t numel = check_sizes(kOp, shape, 8);
+  const MatrixShape matrix =
+      param & kBoundedPerRow && numel > 0 ? matrix_shape(shape) : MatrixShape{numel > 0, numel};
+  const BoundedForm form = param & kBoundedCoded ? BoundedForm::kCoded : BoundedForm::kPacked;
+  BoundedPlan plan;
+  check_status(kOp, "shape", make_bounded_plan(matrix.rows, matrix.cols, form, &plan));
+  return plan;
+}
+
+BoundedCall prepare_bounded(const at::Tensor& x, const CompressOptions& options) {
+  TORCH_CHECK_VALUE(options.max_error > 0.0,
+                    "qvlmem::bounded: expected max_error to be above 0, got ", options.max_error,
+                    " (method 'lossless' keeps every bit)");
+  BoundedCall call;
+  const bool per_row = options.bound == Bound::kRow;
+  call.param = per_row ? kBoundedPerRow : 0;
+  call.target = {options.bound == Bound::kElement ? BoundedNorm::kElement : BoundedNorm::kFrobenius,
+                 options.max_error, per_row};
+  call.plan = bounded_plan(x.sizes(), call.param);
+  call.values = x.contiguous();
+  call.step = at::full({call.plan.rows}, 1.0, x.options().dtype(at::kFloat));
+  call.bytes = at::empty({call.plan.unit_count}, x.options().dtype(at::kInt));
+  return call;
+}
+
+void check_bounded_found(Status found, const at::Tensor& x, const BoundedTarget& target) {
+  if (found == Status::kNonFinite) throw_non_finite(kOp, x);
+  TORCH_CHECK_VALUE(found != Status::kBoundMissed,
+                    "qvlmem::bounded: expected max_error to be what ",
+                    "float32 arithmetic can keep, got ", target.max_error,
+                    " (method 'lossless' keeps every bit)");
+  check_status(kOp, "x", found);
+}
+
+Payload encode_bounded_cpu(const at::Tensor& x, const CompressOptions& options) {
+  const BoundedCall call = prepare_bounded(x, options);
+  const Source source{call.values.const_data_ptr(), kernel_dtype(kOp, x.scalar_type()), call.step,
+                      x.options()};
+  const Status found =
+      find_steps(call.plan, source.x, source.dtype, call.target,
+                 source.step.mutable_data_ptr<float>(), call.bytes.mutable_data_ptr<int32_t>());
+  check_bounded_found(found, x, call.target);
+  if (options.prefer == Prefer::kSize && coding_pays(call.plan, source, call.bytes)) {
+    Payload coded =
+        code_units(bounded_plan(x.sizes(), call.param | kBoundedCoded), source, call.param);
+    const size_t held = coded.parts[1].nbytes() + coded.parts[2].nbytes();
+    if (held < call.bytes.nbytes() + static_cast<size_t>(sum_of(call.bytes))) return coded;
+  }
+  return pack_units(call.plan, source, call.param, call.bytes);
+}
+
+at::Tensor decode_bounded_cpu(const Payload& payload, const TensorInfo& info) {
   const Encoded e(payload, info);
   at::Tensor y = at::empty(info.shape, e.step.options().dtype(info.dtype));
-  const DType dtype = ops::kernel_dtype(kOp, info.dtype);
+  const DType dtype = kernel_dtype(kOp, info.dtype);
   const Status status = parallel_status(e.plan.unit_count, [&](int64_t begin, int64_t end) {
     return bounded_decode_cpu(e.plan, e.packed.const_data_ptr<uint8_t>(), e.offset.data(),
                               e.step.const_data_ptr<float>(), begin, end, y.mutable_data_ptr(),
                               dtype);
   });
-  ops::check_status(kOp, "packed", status);
+  check_status(kOp, "packed", status);
   return y;
+}
+
+}  // namespace ops
+
+namespace {
+
+Payload encode_bounded(const at::Tensor& x, const CompressOptions& options) {
+  return backend_of("compress", "x", x).encode_bounded(x, options);
+}
+
+at::Tensor decode_bounded(const Payload& payload, const TensorInfo& info) {
+  return backend_of("decompress", "packed", payload.parts[2]).decode_bounded(payload, info);
 }
 
 void check_bounded(const Payload& payload, const TensorInfo& info) {
   check_payload_size(kOp, payload, 1, 3);
   const int64_t param = payload.params[0];
-  TORCH_CHECK_VALUE(param >= 0 && param <= (kPerRow | kCoded),
+  TORCH_CHECK_VALUE(param >= 0 && param <= (ops::kBoundedPerRow | ops::kBoundedCoded),
                     "qvlmem::bounded: expected the param to be 0 to 3, got ", param);
-  const BoundedPlan plan = make_plan(info.shape, param);
+  const BoundedPlan plan = ops::bounded_plan(info.shape, param);
   const at::Tensor &step = payload.parts[0], &bytes = payload.parts[1], &packed = payload.parts[2];
   if (step.scalar_type() != at::kBFloat16) ops::check_dtype(kOp, "step", step, at::kFloat);
   ops::check_shape(kOp, "step", step, {plan.rows});
@@ -365,8 +370,17 @@ int64_t least_bytes_bounded(const at::Tensor& x, const CompressOptions& options)
 
 }  // namespace
 
-const Codec kBoundedCodec{
-    CodecId::kBounded,  kOp, false, false, false, encode_bounded, decode_bounded, check_bounded,
-    least_bytes_bounded};
+const Codec kBoundedCodec{CodecId::kBounded,
+                          kOp,
+                          false,
+                          false,
+                          true,
+                          encode_bounded,
+                          decode_bounded,
+                          check_bounded,
+                          least_bytes_bounded,
+                          nullptr,
+                          nullptr,
+                          true};
 
 }  // namespace qvlmem

@@ -7,6 +7,7 @@
 
 #include "kernels/base/stream.h"
 #include "kernels/lossless/lossless.h"
+#include "ops/backend.h"
 #include "ops/base/check.h"
 #include "ops/base/ordered_units.h"
 #include "ops/base/parallel.h"
@@ -34,30 +35,45 @@ void check_bytes(const at::Tensor& bytes) {
                     describe(bytes));
 }
 
-// Raises unless `bytes` hold a tensor of this shape and dtype, as far as their header tells.
-LosslessPlan check_encoded(const at::Tensor& bytes, at::IntArrayRef shape, at::ScalarType dtype) {
-  check_bytes(bytes);
-  const DType expected = kernel_dtype("lossless_decode", dtype);
-  const int64_t count = check_sizes("lossless_decode", shape, dtype_bytes(expected));
-  const LosslessPlan plan = plan_of(bytes, bytes.const_data_ptr<uint8_t>());
-  TORCH_CHECK_TYPE(plan.dtype == expected, "qvlmem::lossless_decode: expected dtype to be ",
+// Raises unless the bytes hold a tensor of the call's plan, as far as their header tells.
+LosslessPlan check_encoded(const LosslessDecodeCall& call, at::IntArrayRef shape) {
+  const LosslessPlan plan = plan_of(call.bytes, call.bytes.const_data_ptr<uint8_t>());
+  TORCH_CHECK_TYPE(plan.dtype == call.plan.dtype, "qvlmem::lossless_decode: expected dtype to be ",
                    describe(torch_dtype(plan.dtype)), ", which the bytes hold, got ",
-                   describe(dtype));
-  TORCH_CHECK_VALUE(plan.count == count, "qvlmem::lossless_decode: expected shape to have ",
-                    plan.count, " elements, which the bytes hold, got ", shape);
+                   describe(torch_dtype(call.plan.dtype)));
+  TORCH_CHECK_VALUE(plan.count == call.plan.count,
+                    "qvlmem::lossless_decode: expected shape to have ", plan.count,
+                    " elements, which the bytes hold, got ", shape);
   return plan;
 }
 
 }  // namespace
 
-at::Tensor lossless_encode_cpu(const at::Tensor& x, int64_t level) {
+LosslessEncodeCall prepare_lossless_encode(const at::Tensor& x, int64_t level) {
   check_dense("lossless_encode", "x", x);
   TORCH_CHECK_VALUE(level == 1 || level == 2,
                     "qvlmem::lossless_encode: expected level to be 1 or 2, got ", level);
   const DType dtype = kernel_dtype("lossless_encode", x.scalar_type());
-  LosslessPlan plan;
-  check_status("lossless_encode", "x", make_lossless_plan(x.numel(), dtype, &plan));
-  const at::Tensor values = x.contiguous();
+  LosslessEncodeCall call;
+  check_status("lossless_encode", "x", make_lossless_plan(x.numel(), dtype, &call.plan));
+  call.values = x.contiguous();
+  return call;
+}
+
+LosslessDecodeCall prepare_lossless_decode(const at::Tensor& bytes, at::IntArrayRef shape,
+                                           at::ScalarType dtype) {
+  check_bytes(bytes);
+  const DType expected = kernel_dtype("lossless_decode", dtype);
+  const int64_t count = check_sizes("lossless_decode", shape, dtype_bytes(expected));
+  LosslessDecodeCall call;
+  check_status("lossless_decode", "shape", make_lossless_plan(count, expected, &call.plan));
+  call.bytes = bytes.contiguous();
+  return call;
+}
+
+at::Tensor lossless_encode_cpu(const at::Tensor& x, int64_t level) {
+  const auto [plan_found, values] = prepare_lossless_encode(x, level);
+  const LosslessPlan& plan = plan_found;
   const void* data = values.const_data_ptr();
   ReservedBytes bytes(plan.bound_bytes);
   lossless_write_header(plan, bytes.data());
@@ -79,8 +95,9 @@ at::Tensor lossless_encode_cpu(const at::Tensor& x, int64_t level) {
 
 at::Tensor lossless_decode_cpu(const at::Tensor& bytes, at::IntArrayRef shape,
                                at::ScalarType dtype) {
-  const at::Tensor flat = bytes.contiguous();
-  const LosslessPlan plan = check_encoded(flat, shape, dtype);
+  const LosslessDecodeCall call = prepare_lossless_decode(bytes, shape, dtype);
+  const at::Tensor& flat = call.bytes;
+  const LosslessPlan plan = check_encoded(call, shape);
   at::Tensor y = at::empty(shape, flat.options().dtype(dtype));
   const uint8_t* data = flat.const_data_ptr<uint8_t>();
   std::atomic<bool> damaged{false};
@@ -107,24 +124,36 @@ namespace {
 
 // No params. One part: the bytes.
 Payload encode_lossless(const at::Tensor& x, const CompressOptions& options) {
-  return {{}, {ops::lossless_encode_cpu(x, options.prefer == Prefer::kSize ? 2 : 1)}};
+  const int64_t level = options.prefer == Prefer::kSize ? 2 : 1;
+  return {{}, {backend_of("compress", "x", x).lossless_encode(x, level)}};
 }
 
 at::Tensor decode_lossless(const Payload& payload, const TensorInfo& info) {
-  return ops::lossless_decode_cpu(payload.parts[0], info.shape, info.dtype);
+  return backend_of("decompress", "bytes", payload.parts[0])
+      .lossless_decode(payload.parts[0], info.shape, info.dtype);
 }
 
 void check_lossless(const Payload& payload, const TensorInfo& info) {
   check_payload_size("lossless", payload, 0, 1);
-  ops::check_encoded(payload.parts[0], info.shape, info.dtype);
+  ops::check_encoded(ops::prepare_lossless_decode(payload.parts[0], info.shape, info.dtype),
+                     info.shape);
 }
 
 int64_t least_bytes_lossless(const at::Tensor&, const CompressOptions&) { return 0; }
 
 }  // namespace
 
-const Codec kLosslessCodec{
-    CodecId::kLossless, "lossless",          true, true, false, encode_lossless, decode_lossless,
-    check_lossless,     least_bytes_lossless};
+const Codec kLosslessCodec{CodecId::kLossless,
+                           "lossless",
+                           true,
+                           true,
+                           true,
+                           encode_lossless,
+                           decode_lossless,
+                           check_lossless,
+                           least_bytes_lossless,
+                           nullptr,
+                           nullptr,
+                           true};
 
 }  // namespace qvlmem

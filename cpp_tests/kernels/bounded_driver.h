@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/bounded/bounded.h"
+#include "kernels/bounded/bounded_row_search.h"
 
 namespace qvlmem {
 
@@ -26,27 +27,31 @@ inline Status bounded_search_rows(const BoundedPlan& plan, const void* x, DType 
   std::vector<BoundedMoments> moments(plan.unit_count);
   std::vector<BoundedError> errors(plan.unit_count);
   bounded_moments_cpu(plan, x, dtype, 0, plan.unit_count, moments.data());
+  const int64_t units = plan.units_per_row;
   for (int64_t r = 0; r < plan.rows; ++r) {
-    const int64_t first = r * plan.units_per_row, last = first + plan.units_per_row;
-    BoundedMoments sum;
-    for (int64_t u = first; u < last; ++u) bounded_add(moments[u], &sum);
+    const int64_t first = r * units;
+    const BoundedMoments sum = bounded_total(&moments[first], units);
     if (!bounded_is_finite(sum)) return Status::kNonFinite;
     e->measurements = 0;
-    BoundedSearch search = bounded_search(target, sum, plan.cols, dtype);
-    while (!search.done) {
-      e->step[r] = search.step;
-      BoundedError error;
-      for (int64_t u = last; u-- > first;) {
-        bounded_measure_cpu(plan, x, dtype, e->step.data(), u, u + 1, &errors[u], nullptr);
+    BoundedRowSearch row = bounded_row_begin(target, sum, dtype, plan.cols, units);
+    while (!row.done) {
+      const float step = row.search.step;
+      const bool whole = row.stride == 1;
+      const int64_t count = bounded_row_units(row, units);
+      e->step[r] = step;
+      for (int64_t i = count; i-- > 0;) {
+        const int64_t u = first + i * row.stride;
+        bounded_measure_cpu(plan, x, dtype, e->step.data(), u, u + 1, &errors[i], nullptr);
       }
-      for (int64_t u = first; u < last; ++u) bounded_add(errors[u], &error);
+      const BoundedError error = bounded_total(errors.data(), count);
+      const double excess = bounded_excess(target, row.moments, error);
+      bounded_row_update(target, error, dtype, plan.cols, units, &row);
+      if (!whole) continue;
       ++e->measurements;
-      const double excess = bounded_excess(target, sum, error);
-      bounded_search_update(excess, &search);
-      if (search.best == e->step[r]) e->excess = excess;
+      if (row.search.best == step) e->excess = excess;
     }
-    if (search.best == 0) return Status::kBoundMissed;
-    e->step[r] = search.best;
+    if (row.search.best == 0) return Status::kBoundMissed;
+    e->step[r] = row.search.best;
   }
   bounded_measure_cpu(plan, x, dtype, e->step.data(), 0, plan.unit_count, errors.data(),
                       e->bytes.data());

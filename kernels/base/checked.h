@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/base/macros.h"
+
 namespace qvlmem {
 
 // *out = a * b; false (and *out untouched) where an operand is negative or the product exceeds 63
@@ -25,6 +27,6 @@ inline bool checked_add(int64_t a, int64_t b, int64_t* out) {
 }
 
 // REQUIRES: a >= 0, b > 0. Does not overflow for any such a.
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+QVLMEM_HD constexpr int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
 }  // namespace qvlmem

@@ -37,7 +37,7 @@ class Divisor {
     multiplier_ = static_cast<uint32_t>((excess << 32) / static_cast<uint64_t>(divisor)) + 1;
   }
 
-  int64_t value() const { return divisor_; }
+  QVLMEM_HD int64_t value() const { return divisor_; }
 
   __device__ int64_t quotient(int64_t n) const {
     if (!narrow_) return n / divisor_;

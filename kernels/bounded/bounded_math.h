@@ -95,7 +95,11 @@ QVLMEM_HD inline int32_t bounded_quantize(float value, const BoundedStep& step) 
   float steps = value * step.lift * step.inverse;
   steps = steps > -kBoundedMaxSteps ? steps : -kBoundedMaxSteps;
   steps = steps < kBoundedMaxSteps ? steps : kBoundedMaxSteps;
+#if defined(__CUDA_ARCH__)
+  return __float2int_rn(steps);
+#else
   return static_cast<int32_t>(bounded_round(steps));
+#endif
 }
 
 template <class T>

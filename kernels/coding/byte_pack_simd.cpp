@@ -10,9 +10,6 @@ namespace {
 
 constexpr size_t kBlock = kBytePackBlock;
 
-// Bits that hold values 0..span.
-HWY_INLINE uint32_t bits_of(uint32_t span) { return 31u - __builtin_clz(2 * span + 1); }
-
 #if HWY_TARGET == HWY_SCALAR
 
 using Block = const uint8_t*;
@@ -153,7 +150,7 @@ HWY_INLINE bool sum_widths(const uint8_t* widths, size_t blocks, size_t* sum) {
 HWY_INLINE uint32_t append_block(Block block, uint8_t* base, uint8_t** planes) {
   uint32_t low, high;
   block_range(block, &low, &high);
-  const uint32_t width = bits_of(high - low);
+  const uint32_t width = byte_pack_width(high - low);
   *base = static_cast<uint8_t>(low);
   pack_block(block, low, width, *planes);
   *planes += 4 * width;
@@ -185,12 +182,12 @@ size_t byte_pack_measure(const uint8_t* bytes, size_t n) {
   uint32_t low, high;
   for (; i + kBlock <= n; i += kBlock) {
     block_range(load_block(bytes + i), &low, &high);
-    sum += bits_of(high - low);
+    sum += byte_pack_width(high - low);
   }
   if (i < n) {
     const FilledBlock last(bytes + i, n - i);
     block_range(load_block(last.bytes), &low, &high);
-    sum += bits_of(high - low);
+    sum += byte_pack_width(high - low);
   }
   return byte_pack_header_bytes(n) + 4 * sum;
 }

@@ -1,13 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes bit-packed in blocks of 32 against each block's smallest: no branch on the data, and on a
-// GPU one warp a block (a bit plane is a ballot).
-//
-// Layout of n bytes, with b = ceil(n / 32) blocks:
-//   widths   ceil(b / 2) bytes: 4 bits a block, the first in the low nibble; 0 to 8
-//   bases    b bytes: the smallest byte of each block
-//   planes   4 * width bytes a block, in order: for each bit from the lowest, a little-endian word
-//            whose bit i is that of byte i less the base
-// The last block, where short, counts as filled up with its base.
+// The vector loops of byte_pack.h.
 #pragma once
 
 #include <cstddef>
@@ -15,19 +7,12 @@
 
 #include "kernels/base/isa.h"
 #include "kernels/base/status.h"
+#include "kernels/coding/byte_pack.h"
 
 namespace qvlmem {
 
-constexpr size_t kBytePackBlock = 32;
 // Pieces in which a run of bytes may be packed and unpacked: multiples of two blocks.
 constexpr size_t kBytePackPiece = 2 * kBytePackBlock;
-
-constexpr size_t byte_pack_blocks(size_t n) { return (n + kBytePackBlock - 1) / kBytePackBlock; }
-
-// Bytes of widths and bases.
-constexpr size_t byte_pack_header_bytes(size_t n) {
-  return byte_pack_blocks(n) + (byte_pack_blocks(n) + 1) / 2;
-}
 
 // Room that packing n bytes may write to: the largest size, and what whole vectors write beyond.
 constexpr size_t byte_pack_bound(size_t n) {

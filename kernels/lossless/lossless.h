@@ -24,6 +24,7 @@
 #include <cstdint>
 
 #include "kernels/base/dtype.h"
+#include "kernels/base/macros.h"
 #include "kernels/base/status.h"
 
 namespace qvlmem {
@@ -38,7 +39,7 @@ constexpr int64_t kLosslessEntriesBytes = 32;
 enum class LosslessMode : uint8_t {
   kRaw = 0,       // as it is
   kConstant = 1,  // one byte, which all are
-  kPacked = 2,    // kernels/coding/byte_pack_simd.h
+  kPacked = 2,    // kernels/coding/byte_pack.h
   kHuffman = 3,   // kernels/coding/huffman.h
   kStored = 4,    // the whole unit is as it was
 };
@@ -69,7 +70,7 @@ Status make_lossless_plan(int64_t count, DType dtype, LosslessPlan* plan) noexce
 void lossless_write_header(const LosslessPlan& plan, uint8_t* bytes) noexcept;
 
 // Where a unit begins whose predecessor ends at `end` (the first one: at plan.header_bytes).
-constexpr int64_t lossless_unit_begin(int64_t end) {
+QVLMEM_HD constexpr int64_t lossless_unit_begin(int64_t end) {
   return (end + kLosslessAlignment - 1) / kLosslessAlignment * kLosslessAlignment;
 }
 

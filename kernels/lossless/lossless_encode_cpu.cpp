@@ -7,14 +7,6 @@
 namespace qvlmem {
 namespace {
 
-// How a plane is coded is chosen by a sample: runs spread over the unit.
-constexpr size_t kSampleRun = 64;
-constexpr size_t kSampleRuns = 32;
-constexpr size_t kSampleScalars = kSampleRun * kSampleRuns;
-
-// A plane that shrinks by less than a 32nd is not worth its decoding.
-constexpr size_t worthwhile(size_t n) { return n - n / 32; }
-
 // Room for all planes of a unit when packed.
 constexpr size_t kScratchBytes = byte_pack_bound(kUnitBytes) + kMaxPlanes * 4 * kBytePackBlock;
 

@@ -11,11 +11,10 @@
 #include "kernels/coding/huffman.h"
 #include "kernels/lossless/little_endian.h"
 #include "kernels/lossless/lossless.h"
+#include "kernels/lossless/lossless_math.h"
 
 namespace qvlmem {
 
-constexpr size_t kMaxPlanes = 8;
-constexpr size_t kEntryBytes = 4;
 constexpr size_t kEntriesBytes = static_cast<size_t>(kLosslessEntriesBytes);
 constexpr size_t kUnitBytes = static_cast<size_t>(kLosslessUnitBytes);
 static_assert(kUnitBytes <= kHuffmanMaxCount, "a plane must fit the coder");
@@ -34,13 +33,6 @@ inline void prefetch_page_ahead(const uint8_t* from, size_t bytes) {
     __builtin_prefetch(reinterpret_cast<const void*>(ahead + i));
   }
 }
-
-// The entry of a plane.
-constexpr uint32_t make_entry(LosslessMode mode, size_t bytes) {
-  return static_cast<uint32_t>(mode) << 24 | static_cast<uint32_t>(bytes);
-}
-constexpr LosslessMode entry_mode(uint32_t entry) { return static_cast<LosslessMode>(entry >> 24); }
-constexpr size_t entry_bytes(uint32_t entry) { return entry & 0xffffffu; }
 
 // One unit's share of the scalars.
 struct LosslessUnit {

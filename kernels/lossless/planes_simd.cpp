@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/base/simd.h"
+#include "kernels/lossless/lossless_math.h"
 
 QVLMEM_SIMD_BEGIN
 namespace {
@@ -30,17 +31,12 @@ struct AsTheyAre {
 };
 
 template <class W>
-struct Zigzag {
+struct Zigzag : ZigzagMap<W> {
   using Word = W;
+  using ZigzagMap<W>::map;
+  using ZigzagMap<W>::unmap;
   explicit Zigzag(int) {}
 
-  HWY_INLINE Word map(Word bits) const {
-    const Word negative = static_cast<Word>(0 - (bits >> (8 * sizeof(Word) - 1)));
-    return static_cast<Word>(static_cast<Word>(bits << 1) ^ negative);
-  }
-  HWY_INLINE Word unmap(Word word) const {
-    return static_cast<Word>((word >> 1) ^ static_cast<Word>(0 - (word & 1)));
-  }
 #if HWY_TARGET != HWY_SCALAR
   HWY_INLINE V8 map(V8 v) const {
     const hn::CappedTag<Word, kVector / sizeof(Word)> d;
@@ -58,47 +54,34 @@ struct Zigzag {
 #endif
 };
 
-// Sign, exponent, mantissa become exponent, sign, mantissa.
 template <class W>
-struct SignBelowExponent {
+struct SignBelowExponent : FloatMap<W> {
   using Word = W;
-  explicit SignBelowExponent(int mantissa_bits)
-      : shift(static_cast<int>(8 * sizeof(Word)) - 1 - mantissa_bits),
-        top(static_cast<Word>(Word{1} << (8 * sizeof(Word) - 1))),
-        sign(static_cast<Word>(Word{1} << mantissa_bits)),
-        mantissa(static_cast<Word>(sign - 1)) {}
+  using Base = FloatMap<W>;
+  using Base::map;
+  using Base::unmap;
+  explicit SignBelowExponent(int mantissa_bits) : Base(mantissa_bits) {}
 
-  HWY_INLINE Word map(Word bits) const {
-    const Word exponent = static_cast<Word>(bits << 1 & ~(sign | mantissa));
-    return static_cast<Word>(exponent | (bits >> shift & sign) | (bits & mantissa));
-  }
-  HWY_INLINE Word unmap(Word word) const {
-    const Word exponent = static_cast<Word>(word >> 1 & ~(top | mantissa));
-    return static_cast<Word>(exponent | (word << shift & top) | (word & mantissa));
-  }
 #if HWY_TARGET != HWY_SCALAR
   HWY_INLINE V8 map(V8 v) const {
     const hn::CappedTag<Word, kVector / sizeof(Word)> d;
     const auto bits = hn::BitCast(d, v);
-    const auto low = hn::Set(d, static_cast<Word>(sign | mantissa));
-    const auto at_sign = hn::And(hn::ShiftRightSame(bits, shift), hn::Set(d, sign));
-    const auto rest = hn::And(bits, hn::Set(d, mantissa));
+    const auto low = hn::Set(d, static_cast<Word>(Base::sign | Base::mantissa));
+    const auto at_sign = hn::And(hn::ShiftRightSame(bits, Base::shift), hn::Set(d, Base::sign));
+    const auto rest = hn::And(bits, hn::Set(d, Base::mantissa));
     const auto exponent = hn::AndNot(low, hn::Add(bits, bits));
     return hn::BitCast(kD8, hn::Or(exponent, hn::Or(at_sign, rest)));
   }
   HWY_INLINE V8 unmap(V8 v) const {
     const hn::CappedTag<Word, kVector / sizeof(Word)> d;
     const auto words = hn::BitCast(d, v);
-    const auto ends = hn::Set(d, static_cast<Word>(top | mantissa));
-    const auto at_top = hn::And(hn::ShiftLeftSame(words, shift), hn::Set(d, top));
-    const auto rest = hn::And(words, hn::Set(d, mantissa));
+    const auto ends = hn::Set(d, static_cast<Word>(Base::top | Base::mantissa));
+    const auto at_top = hn::And(hn::ShiftLeftSame(words, Base::shift), hn::Set(d, Base::top));
+    const auto rest = hn::And(words, hn::Set(d, Base::mantissa));
     const auto exponent = hn::AndNot(ends, hn::ShiftRight<1>(words));
     return hn::BitCast(kD8, hn::Or(exponent, hn::Or(at_top, rest)));
   }
 #endif
-
-  int shift;
-  Word top, sign, mantissa;
 };
 
 // ---- Planes ----

@@ -43,6 +43,12 @@ struct Codec {
   Payload (*encode_within)(const at::Tensor& x, const CompressOptions& options,
                            int64_t most_bytes) = nullptr;
 
+  // Whether encode with prefer:size goes by the host all the same: what is coded by entropy.
+  bool size_on_host = false;
+
+  bool encodes_on_device(const CompressOptions& options) const {
+    return on_device && !(size_on_host && options.prefer == Prefer::kSize);
+  }
   bool takes(at::ScalarType dtype) const {
     return exact || dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 ||
            (takes_float64 && dtype == at::kDouble);
@@ -71,8 +77,9 @@ double error_within(Bound bound, const CompressionError& error);
 // For checks of payloads. ValueError unless it has so many params and parts.
 void check_payload_size(const char* codec, const Payload& payload, size_t params, size_t parts);
 
-// x, or its copy on the host where the codec runs only there.
-at::Tensor where_codec_runs(const Codec& codec, const at::Tensor& x);
+// x, or its copy on the host where the codec encodes only there.
+at::Tensor where_codec_runs(const Codec& codec, const at::Tensor& x,
+                            const CompressOptions& options);
 
 // Encodes x (taken detached) with one codec and measures the error that decoding leaves. REQUIRES:
 // x is where the codec runs. TypeError where the codec does not take x's dtype. A codec with

@@ -74,8 +74,9 @@ at::Tensor CompressedTensor::to_sparse_coo() const {
   return dense.dim() == 0 ? dense.to_sparse(0) : dense.to_sparse();
 }
 
-at::Tensor where_codec_runs(const Codec& codec, const at::Tensor& x) {
-  return codec.on_device ? x : x.cpu();
+at::Tensor where_codec_runs(const Codec& codec, const at::Tensor& x,
+                            const CompressOptions& options) {
+  return codec.encodes_on_device(options) ? x : x.cpu();
 }
 
 at::Tensor decompress(const CompressedTensorPtr& c) { return c->decompress(); }

@@ -177,7 +177,8 @@ CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) 
   int64_t most_bytes = static_cast<int64_t>(dense.nbytes()) - 1;
   for (const Candidate& candidate :
        first_wins ? fastest_first(may_lose, options) : candidates(may_lose, options)) {
-    const at::Tensor& values = candidate.codec->on_device ? dense : on_host;
+    const at::Tensor& values =
+        candidate.codec->encodes_on_device(candidate.options) ? dense : on_host;
     if (candidate.codec->least_bytes(values, candidate.options) > most_bytes) continue;
     const CompressedTensorPtr c = try_codec(candidate, values, most_bytes);
     if (c == nullptr || c->nbytes() > most_bytes || !meets(*c, values, options)) continue;
@@ -195,7 +196,7 @@ CompressedTensorPtr compress_by(const std::string& method, const at::Tensor& x,
   TORCH_CHECK_VALUE(codec != nullptr, "qvlmem::compress: expected method to be one of ",
                     codec_names(), ", got '", method, "'");
   try {
-    return compress_with(*codec, where_codec_runs(*codec, x), options)->to(x.device());
+    return compress_with(*codec, where_codec_runs(*codec, x, options), options)->to(x.device());
   } catch (const c10::ValueError& error) {
     // In the name of the op that was called: a codec's own op says its own.
     const std::string said = error.what_without_backtrace();

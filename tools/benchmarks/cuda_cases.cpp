@@ -7,8 +7,10 @@
 #include <random>
 
 #include "kernels/base/float_bits.h"
+#include "kernels/bounded/bounded_cuda.h"
 #include "kernels/error/error_cuda.h"
 #include "kernels/half/half_cuda.h"
+#include "kernels/lossless/lossless_cuda.h"
 #include "kernels/quantize/quantize_cuda.h"
 #include "kernels/sparse/sparse_cuda.h"
 #include "kernels/svd/svd_cuda.h"
@@ -177,6 +179,71 @@ void add_svd(const Input& x, const std::string& type, std::vector<CudaCase>* cas
                     }});
 }
 
+template <class T>
+T on_host(const DeviceMemory& memory) {
+  T value;
+  check(cudaMemcpy(&value, memory.data(), sizeof(T), cudaMemcpyDeviceToHost));
+  return value;
+}
+
+void add_lossless(const Input& x, const std::string& type, std::vector<CudaCase>* cases) {
+  LosslessPlan plan;
+  if (make_lossless_plan(x.elements(), x.dtype, &plan) != Status::kOk) std::abort();
+  const Memory workspace = memory(lossless_encode_workspace_bytes(plan)), size = memory(8);
+  const Memory opened = memory(lossless_decode_workspace_bytes(plan)), refused = memory(4);
+  const Memory bytes = memory(plan.bound_bytes), y = memory(static_cast<int64_t>(x.bytes()));
+  const auto encode = [=] {
+    check(lossless_measure_cuda(plan, x.data->data(), size->as<int64_t>(), workspace->data(),
+                                nullptr));
+    check(lossless_encode_cuda(plan, x.data->data(), bytes->as<uint8_t>(), workspace->data(),
+                               nullptr));
+  };
+  encode();
+  const int64_t kept = on_host<int64_t>(*size);
+  cases->push_back({"lossless 1 encode " + type, x.elements(), 2 * x.bytes(),
+                    static_cast<double>(kept), encode});
+  cases->push_back(
+      {"lossless 1 decode " + type, x.elements(), static_cast<double>(kept), x.bytes(), [=] {
+         check(lossless_decode_cuda(plan, bytes->as<uint8_t>(), kept, y->data(),
+                                    refused->as<int32_t>(), opened->data(), nullptr));
+       }});
+}
+
+void add_bounded(const Input& x, const std::string& type, std::vector<CudaCase>* cases) {
+  for (bool per_row : {false, true}) {
+    BoundedPlan plan;
+    if (make_bounded_plan(per_row ? x.rows : 1, per_row ? kCols : x.elements(),
+                          BoundedForm::kPacked, &plan) != Status::kOk) {
+      std::abort();
+    }
+    const BoundedTarget target{BoundedNorm::kFrobenius, 0.01, per_row};
+    const Memory workspace = memory(bounded_encode_workspace_bytes(plan));
+    const Memory opened = memory(bounded_decode_workspace_bytes(plan)), refused = memory(4);
+    const Memory step = memory(plan.rows * 4), bytes = memory(plan.unit_count * 4);
+    const Memory found = memory(sizeof(BoundedFound)), packed = memory(5 * x.elements());
+    const Memory y = memory(static_cast<int64_t>(x.bytes()));
+    const auto encode = [=] {
+      check(bounded_find_cuda(plan, x.data->data(), x.dtype, target, true, step->as<float>(),
+                              bytes->as<int32_t>(), found->as<BoundedFound>(), workspace->data(),
+                              nullptr));
+      check(bounded_encode_cuda(plan, x.data->data(), x.dtype, step->as<float>(),
+                                packed->as<uint8_t>(), workspace->data(), nullptr));
+    };
+    encode();
+    const int64_t kept = on_host<BoundedFound>(*found).total_bytes;
+    const std::string name = std::string(per_row ? "per row " : "per tensor ") + type;
+    // For moments, one look at the error, sizes and packing; more looks at a row find it in L2.
+    cases->push_back({"bounded 1% encode " + name, x.elements(), 4 * x.bytes(),
+                      static_cast<double>(kept), encode});
+    cases->push_back(
+        {"bounded 1% decode " + name, x.elements(), static_cast<double>(kept), x.bytes(), [=] {
+           check(bounded_decode_cuda(plan, packed->as<uint8_t>(), kept, bytes->as<int32_t>(),
+                                     step->as<float>(), y->data(), x.dtype, refused->as<int32_t>(),
+                                     opened->data(), nullptr));
+         }});
+  }
+}
+
 }  // namespace
 
 std::vector<CudaCase> cuda_cases(int64_t elements) {
@@ -187,6 +254,8 @@ std::vector<CudaCase> cuda_cases(int64_t elements) {
     const Input x = normal_values(rows, dtype);
     add_quantize(x, type, &cases);
     add_half(x, type, &cases);
+    add_lossless(x, type, &cases);
+    add_bounded(x, type, &cases);
     add_error(x, type, &cases);
     add_sparse(x, type, &cases);
     add_svd(x, type, &cases);
