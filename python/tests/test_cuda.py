@@ -322,6 +322,10 @@ def test_more_elements_than_32_bits_count(ops):
     q, scale, zero_point = ops.quantize(x)
     want = ops.quantize(torch.cat([torch.zeros(8, dtype=torch.float16), tail]))
     assert same_bits(q[-1000:].cpu(), want[0][-1000:]) and same_bits(scale.cpu(), want[1])
+    indices, kept = ops.sparsify(x, 0.5)
+    assert indices.dtype == torch.int64 and same_bits(kept.cpu(), tail[tail != 0])
+    assert torch.equal(indices.cpu(), (tail != 0).nonzero().flatten() + (count - 1000))
+    assert torch.equal(ops.densify(indices, kept, [count]), x)
     del x
     y = ops.dequantize(q, scale, zero_point, [count], dtype=torch.float16)
     assert same_bits(y[-1000:].cpu(), ops.dequantize(*want, [1008], dtype=torch.float16)[-1000:])
