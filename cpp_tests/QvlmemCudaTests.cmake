@@ -10,6 +10,9 @@ set(QVLMEM_CUDA_TESTS
   kernels/lossless_cuda_test.cpp
   kernels/profile_cuda_test.cpp
   kernels/quantize_cuda_test.cpp
+  kernels/sparse_cuda_test.cpp
+  kernels/sparse_decode_cuda_test.cpp
+  kernels/svd_cuda_test.cpp
 )
 
 # One executable a source, and one test of ctest each: a simulated device costs little to start, but every test does.

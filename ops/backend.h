@@ -10,6 +10,9 @@
 #include "ops/half_ops.h"
 #include "ops/lossless_ops.h"
 #include "ops/quantize_ops.h"
+#include "ops/sparse_compact.h"
+#include "ops/svd/svd_device.h"
+#include "ops/svd_ops.h"
 
 namespace qvlmem {
 
@@ -20,6 +23,11 @@ struct Backend {
   decltype(&ops::to_fp16_cpu) to_fp16;
   decltype(&ops::from_fp16_cpu) from_fp16;
   decltype(&ops::measure_error_cpu) measure_error;
+  decltype(&ops::sparse_compact_cpu) sparse_compact;
+  decltype(&ops::sparse_expand_cpu) sparse_expand;
+  decltype(&ops::sparse_nonzero_cpu) sparse_nonzero;
+  decltype(&ops::svd_device_cpu) svd_device;
+  decltype(&ops::svd_reconstruct_cpu) svd_reconstruct;
   decltype(&ops::lossless_encode_cpu) lossless_encode;
   decltype(&ops::lossless_decode_cpu) lossless_decode;
   decltype(&ops::encode_bounded_cpu) encode_bounded;

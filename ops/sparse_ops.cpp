@@ -112,7 +112,6 @@ void check_coo(const at::Tensor& indices, const at::Tensor& values) {
                     indices.device(), " and ", values.device());
 }
 
-// Says which index is not what it must be.
 template <class Index>
 [[noreturn]] void throw_bad_index(const Index* indices, int64_t nnz, int64_t numel) {
   for (int64_t k = 0; k < nnz; ++k) {
@@ -126,42 +125,59 @@ template <class Index>
   TORCH_CHECK_VALUE(false, "qvlmem::densify: indices changed while they were read");
 }
 
+// False where the indices are not what they must be.
 template <class Index>
-void densify(const SparsePlan& plan, const Index* indices, const void* values, int64_t nnz,
-             void* y) {
+bool densify(const DensifyCall& call) {
+  const Index* const indices = call.indices.const_data_ptr<Index>();
+  const void* const values = call.values.const_data_ptr();
+  void* const y = call.y.mutable_data_ptr();
+  const int64_t nnz = call.values.numel();
   std::atomic<bool> refused{false};
-  parallel_units(plan.unit_count, kSparseGrain, [&](int64_t begin, int64_t end) {
-    const Status status = sparse_densify_cpu(plan, indices, values, nnz, begin, end, y);
+  parallel_units(call.plan.unit_count, kSparseGrain, [&](int64_t begin, int64_t end) {
+    const Status status = sparse_densify_cpu(call.plan, indices, values, nnz, begin, end, y);
     if (status != Status::kOk) refused.store(true, std::memory_order_relaxed);
   });
-  if (refused) throw_bad_index(indices, nnz, plan.numel);
+  return !refused;
 }
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor> sparsify_cpu(const at::Tensor& x, double sparsity_threshold,
-                                                bool prune) {
+SparsifyCall prepare_sparsify(const at::Tensor& x, double sparsity_threshold, bool prune) {
   check_lossy_input("sparsify", x);
   check_threshold("sparsify", sparsity_threshold);
   const SparsePlan plan = make_plan("sparsify", x.numel(), x.scalar_type());
-  const at::Tensor dense = x.contiguous();
-  const void* data = dense.const_data_ptr();
-  const int64_t target = prune ? sparse_zero_target(sparsity_threshold, plan.numel) : 0;
-  CooWriter writer(plan, data, plan.numel - target);
+  return {plan, x.contiguous(), prune ? sparse_zero_target(sparsity_threshold, plan.numel) : 0};
+}
+
+std::tuple<at::Tensor, at::Tensor> sparsify_cpu(const at::Tensor& x, double sparsity_threshold,
+                                                bool prune) {
+  const SparsifyCall call = prepare_sparsify(x, sparsity_threshold, prune);
+  const SparsePlan& plan = call.plan;
+  const void* data = call.x.const_data_ptr();
+  CooWriter writer(plan, data, plan.numel - call.target);
   SparseKeyRange range;
   // Where the zeros look enough, the first pass is the only one; where they then are not, or do not
   // look so, the threshold is searched.
-  const bool written = probably_sparse(plan, data, target, &range) &&
+  const bool written = probably_sparse(plan, data, call.target, &range) &&
                        writer.write(sparse_nonzero_rule(plan.dtype, prune));
   if (!written && !writer.refused()) {
-    const bool fits = writer.write(prune_rule(plan, data, target, range));
+    const bool fits = writer.write(prune_rule(plan, data, call.target, range));
     TORCH_CHECK_VALUE(fits || writer.refused(), "qvlmem::sparsify: x changed while it was read");
   }
   if (writer.refused()) throw_non_finite("sparsify", x);
   return writer.take();
 }
 
-at::Tensor densify_cpu(const at::Tensor& indices, const at::Tensor& values, at::IntArrayRef shape) {
+void throw_bad_index(const at::Tensor& indices, int64_t numel) {
+  const at::Tensor host = indices.cpu().contiguous();
+  if (host.scalar_type() == at::kInt) {
+    throw_bad_index(host.const_data_ptr<int32_t>(), host.numel(), numel);
+  }
+  throw_bad_index(host.const_data_ptr<int64_t>(), host.numel(), numel);
+}
+
+DensifyCall prepare_densify(const at::Tensor& indices, const at::Tensor& values,
+                            at::IntArrayRef shape) {
   check_coo(indices, values);
   const int64_t numel = check_sizes("densify", shape, 8);
   const int64_t nnz = values.numel();
@@ -169,17 +185,16 @@ at::Tensor densify_cpu(const at::Tensor& indices, const at::Tensor& values, at::
                     nnz, ", got ", indices.numel());
   TORCH_CHECK_VALUE(nnz <= numel, "qvlmem::densify: expected at most ", numel,
                     " indices for shape ", shape, ", got ", nnz);
-  const SparsePlan plan = make_plan("densify", numel, values.scalar_type());
-  at::Tensor y = at::empty(shape, values.options());
-  const at::Tensor positions = indices.contiguous(), stored = values.contiguous();
-  if (positions.scalar_type() == at::kInt) {
-    densify(plan, positions.const_data_ptr<int32_t>(), stored.const_data_ptr(), nnz,
-            y.mutable_data_ptr());
-  } else {
-    densify(plan, positions.const_data_ptr<int64_t>(), stored.const_data_ptr(), nnz,
-            y.mutable_data_ptr());
-  }
-  return y;
+  return {make_plan("densify", numel, values.scalar_type()), indices.contiguous(),
+          values.contiguous(), at::empty(shape, values.options())};
+}
+
+at::Tensor densify_cpu(const at::Tensor& indices, const at::Tensor& values, at::IntArrayRef shape) {
+  const DensifyCall call = prepare_densify(indices, values, shape);
+  const bool good =
+      indices.scalar_type() == at::kInt ? densify<int32_t>(call) : densify<int64_t>(call);
+  if (!good) throw_bad_index(call.indices, call.plan.numel);
+  return call.y;
 }
 
 at::Tensor densify_meta(const at::Tensor& indices, const at::Tensor& values,

@@ -8,13 +8,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <vector>
+#include <memory>
 
-#include "kernels/base/checked.h"
 #include "kernels/base/float_bits.h"
 #include "kernels/svd/svd.h"
+#include "kernels/svd/svd_math.h"
+#include "ops/backend.h"
 #include "ops/base/check.h"
-#include "ops/base/parallel.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
 #include "ops/svd/fixed_order.h"
@@ -23,30 +23,8 @@
 namespace qvlmem::ops {
 namespace {
 
-constexpr int64_t kScanPiece = int64_t{1} << 16;              // elements that are summed at a time
 constexpr int64_t kMaxDim = std::numeric_limits<int>::max();  // BLAS counts in int
 constexpr int64_t kPanelBytes = int64_t{1} << 22;  // of a product that is still to be rounded
-
-// Pieces are summed in order, whichever thread scans them.
-SvdScan scan(const char* op, const at::Tensor& x) {
-  const DType dtype = kernel_dtype(op, x.scalar_type());
-  const char* const data = static_cast<const char*>(x.const_data_ptr());
-  const int64_t numel = x.numel();
-  std::vector<SvdScan> pieces(ceil_div(numel, kScanPiece));
-  parallel_units(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i * kScanPiece;
-      pieces[i] = svd_scan_cpu(data + first * dtype_bytes(dtype), dtype,
-                               std::min(kScanPiece, numel - first));
-    }
-  });
-  SvdScan total;
-  for (const SvdScan& piece : pieces) {
-    total.sum_squares += piece.sum_squares;
-    total.magnitude_bits = std::max(total.magnitude_bits, piece.magnitude_bits);
-  }
-  return total;
-}
 
 // x as a matrix that can be computed with: x = a * 2^exponent.
 struct Matrix {
@@ -55,14 +33,15 @@ struct Matrix {
   double energy = 0;  // ||a||^2
 };
 
-Matrix as_matrix(const char* op, const at::Tensor& x, at::ScalarType dtype) {
+Matrix as_matrix(SvdDevice& device, const at::Tensor& x, at::ScalarType dtype) {
   const MatrixShape shape = matrix_shape(x.sizes());
-  TORCH_CHECK_VALUE(shape.rows <= kMaxDim && shape.cols <= kMaxDim, "qvlmem::", op,
-                    ": expected x to be a matrix of at most 2^31 - 1 rows and columns, got ",
+  TORCH_CHECK_VALUE(shape.rows <= kMaxDim && shape.cols <= kMaxDim,
+                    "qvlmem::svd: expected x to be a matrix of at most 2^31 - 1 rows and columns, "
+                    "got ",
                     describe(x));
   const at::Tensor values = x.detach().contiguous().view({shape.rows, shape.cols});
-  const SvdScan found = scan(op, values);
-  if (!svd_scan_is_finite(found)) throw_non_finite(op, x);
+  const SvdScan found = device.scan(values);
+  if (!svd_scan_is_finite(found)) throw_non_finite("svd", x);
   Matrix matrix{values.to(dtype), 0, found.sum_squares};
   // Products of a few values and sums of many stay inside float32 from 2^-64 to 2^64.
   const int exponent = std::ilogb(std::max(bits_to_float(found.magnitude_bits), 0x1p-149f));
@@ -75,11 +54,11 @@ Matrix as_matrix(const char* op, const at::Tensor& x, at::ScalarType dtype) {
 }
 
 // The factors of x = a * 2^exponent in x's dtype.
-std::tuple<at::Tensor, at::Tensor> in_dtype_of(const at::Tensor& x, const LowRank& factors,
-                                               int exponent) {
+std::tuple<at::Tensor, at::Tensor> in_dtype_of(SvdDevice& device, const at::Tensor& x,
+                                               const LowRank& factors, int exponent) {
   const at::Tensor scaled = exponent == 0 ? factors.u : factors.u.mul(std::ldexp(1.0, exponent));
   const at::Tensor u = scaled.to(x.scalar_type());
-  if (!svd_scan_is_finite(scan("svd", u))) {
+  if (!svd_scan_is_finite(device.scan(u))) {
     const double largest =
         std::ldexp(factors.u.abs().max().to(at::kDouble).item<double>(), exponent);
     TORCH_CHECK_VALUE(false,
@@ -121,8 +100,13 @@ double largest_value(at::ScalarType dtype) {
   return dtype == at::kHalf ? kFloat16Max : dtype == at::kBFloat16 ? kBFloat16Max : kFloat32Max;
 }
 
+std::unique_ptr<SvdDevice> svd_device_of(const at::Tensor& x) {
+  return backend_of("svd", "x", x).svd_device(x);
+}
+
 // y = u v in panels of rows, each rounded to y's dtype; finite values saturate at `limit`.
-void multiply_rounded(at::Tensor& y, const at::Tensor& u, const at::Tensor& v, double limit) {
+void multiply_rounded(SvdDevice& device, at::Tensor& y, const at::Tensor& u, const at::Tensor& v,
+                      double limit) {
   const int64_t m = y.size(0), n = y.size(1);
   const int64_t bytes = std::max<int64_t>(n * u.element_size(), 1);
   const int64_t rows = std::clamp<int64_t>(kPanelBytes / bytes, 1, m);
@@ -130,7 +114,7 @@ void multiply_rounded(at::Tensor& y, const at::Tensor& u, const at::Tensor& v, d
   for (int64_t row = 0; row < m; row += rows) {
     const int64_t count = std::min(rows, m - row);
     at::Tensor part = panel.narrow(0, 0, count);
-    multiply(part, u.narrow(0, row, count), v);
+    device.multiply(part, u.narrow(0, row, count), v);
     y.narrow(0, row, count).copy_(part.clamp_(-limit, limit));
   }
 }
@@ -143,20 +127,21 @@ std::tuple<at::Tensor, at::Tensor> svd_within(const at::Tensor& x, double energy
   check_share("energy", energy);
   const MatrixShape shape = matrix_shape(x.sizes());
   if (x.numel() == 0) return zero_factors(x, 0);
-  const Matrix matrix = as_matrix("svd", x, energy_dtype(energy));
+  const auto device = svd_device_of(x);
+  const Matrix matrix = as_matrix(*device, x, energy_dtype(energy));
   if (matrix.energy == 0) return zero_factors(x, 1);
   const int64_t max_rank = std::min(
       {shape.rows, shape.cols, most_bytes / ((shape.rows + shape.cols) * x.element_size())});
-  const std::optional<LowRank> factors =
-      factor_to_energy(matrix.a, matrix.energy, energy, max_rank, static_cast<uint64_t>(seed));
+  const std::optional<LowRank> factors = factor_to_energy(*device, matrix.a, matrix.energy, energy,
+                                                          max_rank, static_cast<uint64_t>(seed));
   TORCH_CHECK_VALUE(factors, "qvlmem::svd: expected factors of at most ", most_bytes,
                     " bytes to keep ", energy, " of x's energy; they do not");
-  return in_dtype_of(x, *factors, matrix.exponent);
+  return in_dtype_of(*device, x, *factors, matrix.exponent);
 }
 
-std::tuple<at::Tensor, at::Tensor> svd_cpu(const at::Tensor& x, bool adaptive_rank,
-                                           double compression_ratio, double energy,
-                                           std::optional<int64_t> rank, int64_t seed) {
+std::tuple<at::Tensor, at::Tensor> svd(const at::Tensor& x, bool adaptive_rank,
+                                       double compression_ratio, double energy,
+                                       std::optional<int64_t> rank, int64_t seed) {
   check_lossy_input("svd", x);
   check_share("compression_ratio", compression_ratio);
   check_share("energy", energy);
@@ -166,11 +151,13 @@ std::tuple<at::Tensor, at::Tensor> svd_cpu(const at::Tensor& x, bool adaptive_ra
     return svd_within(x, energy, std::numeric_limits<int64_t>::max(), seed);
   }
   if (x.numel() == 0) return zero_factors(x, 0);
-  const Matrix matrix = as_matrix("svd", x, at::kFloat);
+  const auto device = svd_device_of(x);
+  const Matrix matrix = as_matrix(*device, x, at::kFloat);
   if (matrix.energy == 0) return zero_factors(x, rank.value_or(1));
   const int64_t kept = rank ? *rank : svd_rank_of_ratio(shape.rows, shape.cols, compression_ratio);
-  return in_dtype_of(x, factor_to_rank(matrix.a, matrix.energy, kept, static_cast<uint64_t>(seed)),
-                     matrix.exponent);
+  const LowRank factors =
+      factor_to_rank(*device, matrix.a, matrix.energy, kept, static_cast<uint64_t>(seed));
+  return in_dtype_of(*device, x, factors, matrix.exponent);
 }
 
 void check_svd_factors(const char* op, const at::Tensor& u, const at::Tensor& v,
@@ -185,29 +172,33 @@ void check_svd_factors(const char* op, const at::Tensor& u, const at::Tensor& v,
                     ": expected u and v on one device, got ", u.device(), " and ", v.device());
 }
 
+ReconstructCall prepare_svd_reconstruct(const at::Tensor& u, const at::Tensor& v,
+                                        at::IntArrayRef shape,
+                                        std::optional<at::ScalarType> dtype) {
+  check_svd_factors("svd_reconstruct", u, v, shape);
+  return {u.detach().contiguous(), v.detach().contiguous(),
+          at::empty(shape, u.options().dtype(output_dtype("svd_reconstruct", dtype)))};
+}
+
 at::Tensor svd_reconstruct_cpu(const at::Tensor& u, const at::Tensor& v, at::IntArrayRef shape,
                                std::optional<at::ScalarType> dtype) {
-  const char* const op = "svd_reconstruct";
-  check_svd_factors(op, u, v, shape);
-  const at::ScalarType result = output_dtype(op, dtype);
-  at::Tensor y = at::empty(shape, u.options().dtype(result));
-  if (y.numel() == 0) return y;
-  const at::Tensor left = u.detach().contiguous(), right = v.detach().contiguous();
-  const SvdScan u_scan = scan(op, left), v_scan = scan(op, right);
+  const ReconstructCall call = prepare_svd_reconstruct(u, v, shape, dtype);
+  if (call.y.numel() == 0) return call.y;
+  FixedOrder device;
+  const SvdScan u_scan = device.scan(call.u), v_scan = device.scan(call.v);
   const bool finite = svd_scan_is_finite(u_scan) && svd_scan_is_finite(v_scan);
-  // No partial sum exceeds this; where float32 holds it, float32 holds everything.
-  const double bound = static_cast<double>(bits_to_float(u_scan.magnitude_bits)) *
-                       bits_to_float(v_scan.magnitude_bits) * static_cast<double>(u.size(1));
-  const bool fits = bound < kFloat32Max;
+  const bool fits = svd_product_fits(bits_to_float(u_scan.magnitude_bits),
+                                     bits_to_float(v_scan.magnitude_bits), u.size(1));
+  const at::ScalarType result = call.y.scalar_type();
   const at::ScalarType compute = finite && !fits ? at::kDouble : at::kFloat;
-  at::Tensor matrix = y.view({left.size(0), right.size(1)});
+  at::Tensor matrix = call.y.view({call.u.size(0), call.v.size(1)});
   if (compute == result) {
-    multiply(matrix, left.to(compute), right.to(compute));
+    device.multiply(matrix, call.u.to(compute), call.v.to(compute));
   } else {
     const double limit = finite ? largest_value(result) : std::numeric_limits<double>::infinity();
-    multiply_rounded(matrix, left.to(compute), right.to(compute), limit);
+    multiply_rounded(device, matrix, call.u.to(compute), call.v.to(compute), limit);
   }
-  return y;
+  return call.y;
 }
 
 at::Tensor svd_reconstruct_meta(const at::Tensor& u, const at::Tensor& v, c10::SymIntArrayRef shape,
@@ -220,8 +211,10 @@ int64_t svd_least_bytes(const at::Tensor& x, double energy) {
   const MatrixShape shape = matrix_shape(x.sizes());
   if (x.numel() == 0) return 0;
   if (std::max(shape.rows, shape.cols) > kMaxDim) return std::numeric_limits<int64_t>::max();
-  const Matrix matrix = as_matrix("svd", x, at::kFloat);
-  const int64_t rank = matrix.energy == 0 ? 1 : least_rank(matrix.a, matrix.energy, energy, 0);
+  const auto device = svd_device_of(x);
+  const Matrix matrix = as_matrix(*device, x, at::kFloat);
+  const int64_t rank =
+      matrix.energy == 0 ? 1 : least_rank(*device, matrix.a, matrix.energy, energy, 0);
   return rank * (shape.rows + shape.cols) * x.element_size();
 }
 
@@ -233,8 +226,8 @@ namespace {
 // params: none. parts: u, v.
 Payload encode_svd_within(const at::Tensor& x, const CompressOptions& options, int64_t most_bytes) {
   auto [u, v] = options.adaptive_rank ? ops::svd_within(x, options.energy, most_bytes, 0)
-                                      : ops::svd_cpu(x, false, options.compression_ratio,
-                                                     options.energy, std::nullopt, 0);
+                                      : ops::svd(x, false, options.compression_ratio,
+                                                 options.energy, std::nullopt, 0);
   return {{}, {u, v}};
 }
 
@@ -243,7 +236,8 @@ Payload encode_svd(const at::Tensor& x, const CompressOptions& options) {
 }
 
 at::Tensor decode_svd(const Payload& payload, const TensorInfo& info) {
-  return ops::svd_reconstruct_cpu(payload.parts[0], payload.parts[1], info.shape, info.dtype);
+  const at::Tensor &u = payload.parts[0], &v = payload.parts[1];
+  return backend_of("decompress", "u", u).svd_reconstruct(u, v, info.shape, info.dtype);
 }
 
 void check_svd(const Payload& payload, const TensorInfo& info) {
@@ -265,7 +259,7 @@ int64_t least_bytes_svd(const at::Tensor& x, const CompressOptions& options) {
 
 }  // namespace
 
-const Codec kSvdCodec{CodecId::kSvd,    "svd",      false,     false,           false,
+const Codec kSvdCodec{CodecId::kSvd,    "svd",      false,     false,           true,
                       encode_svd,       decode_svd, check_svd, least_bytes_svd, nullptr,
                       encode_svd_within};
 

@@ -15,18 +15,22 @@ namespace qvlmem::ops {
 // smallest that keeps `energy` of the sum of squared singular values (adaptive_rank), or the
 // largest at which u and v have at most compression_ratio of x's bytes (at least 1, where not even
 // one column has so little). 0 where x is empty; 1 where it is all zero, unless `rank` says
-// otherwise. The same bits for a seed, whatever the number of threads.
+// otherwise. The same bits for a seed on one device, whatever the number of threads. On CUDA it
+// waits for the device as the algorithm needs the rank and the energy, and so not while a graph is
+// captured.
 //
 // ValueError for arguments out of range, values that are not finite, and where u, which carries the
 // singular values, would overflow x's dtype; TypeError for the dtype.
-std::tuple<at::Tensor, at::Tensor> svd_cpu(const at::Tensor& x, bool adaptive_rank,
-                                           double compression_ratio, double energy,
-                                           std::optional<int64_t> rank, int64_t seed);
+std::tuple<at::Tensor, at::Tensor> svd(const at::Tensor& x, bool adaptive_rank,
+                                       double compression_ratio, double energy,
+                                       std::optional<int64_t> rank, int64_t seed);
 
 // u v, contiguous, of `shape` and `dtype` (float32 where none is given). Finite factors give finite
 // values: what is beyond dtype becomes its largest.
 at::Tensor svd_reconstruct_cpu(const at::Tensor& u, const at::Tensor& v, at::IntArrayRef shape,
                                std::optional<at::ScalarType> dtype);
+at::Tensor svd_reconstruct_cuda(const at::Tensor& u, const at::Tensor& v, at::IntArrayRef shape,
+                                std::optional<at::ScalarType> dtype);
 at::Tensor svd_reconstruct_meta(const at::Tensor& u, const at::Tensor& v, c10::SymIntArrayRef shape,
                                 std::optional<at::ScalarType> dtype);
 
@@ -34,13 +38,20 @@ at::Tensor svd_reconstruct_meta(const at::Tensor& u, const at::Tensor& v, c10::S
 void check_svd_factors(const char* op, const at::Tensor& u, const at::Tensor& v,
                        at::IntArrayRef shape);
 
-// svd_cpu by energy, but ValueError where u and v would take more than most_bytes: sooner than
+// The checked arguments of svd_reconstruct, dense, and its output, not yet written.
+struct ReconstructCall {
+  at::Tensor u, v, y;
+};
+ReconstructCall prepare_svd_reconstruct(const at::Tensor& u, const at::Tensor& v,
+                                        at::IntArrayRef shape, std::optional<at::ScalarType> dtype);
+
+// svd by energy, but ValueError where u and v would take more than most_bytes: sooner than
 // finding them takes, mostly.
 std::tuple<at::Tensor, at::Tensor> svd_within(const at::Tensor& x, double energy,
                                               int64_t most_bytes, int64_t seed);
 
 // Bytes that u and v take at least to keep `energy` of x: a bound, found in a small part of what
-// svd takes. Above what anything else takes, svd need not be tried. x: as for svd_cpu.
+// svd takes. Above what anything else takes, svd need not be tried. x: as for svd.
 int64_t svd_least_bytes(const at::Tensor& x, double energy);
 
 }  // namespace qvlmem::ops

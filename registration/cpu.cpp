@@ -19,7 +19,7 @@ void register_cpu(torch::Library& m) {
   m.impl("profile_values", TORCH_FN(ops::profile_values_cpu));
   m.impl("sparsify", TORCH_FN(ops::sparsify_cpu));
   m.impl("densify", TORCH_FN(ops::densify_cpu));
-  m.impl("svd", TORCH_FN(ops::svd_cpu));
+  m.impl("svd", TORCH_FN(ops::svd));
   m.impl("svd_reconstruct", TORCH_FN(ops::svd_reconstruct_cpu));
 }
 

@@ -34,7 +34,7 @@ KERNEL_BANNED = {
 
 # Headers that a build without CUDA lacks, and the names of the files that may include them.
 CUDA_HEADER = re.compile(
-    r'^(ATen/cuda/|c10/cuda/|cub/|thrust/|cuda/|cuda|cublas|cusolver|cusparse|curand)|(^|_)cuda\.h$|\.cuh$')
+    r'^(ATen/cuda/|c10/cuda/|cub/|thrust/|cuda/|cuda|cublas|cusolver|cusparse|curand)|(^|[_/])cuda\.h$|\.cuh$')
 CUDA_FILE = re.compile(r'\.cuh?$|(^|_)cuda(_test)?\.(cpp|h)$|^(cuda|device)_\w+\.(cpp|h)$')
 
 

@@ -7,75 +7,24 @@
 
 #include <cmath>
 
+#include "cpp_tests/ops/svd_case.h"
 #include "ops/svd/fixed_order.h"
 #include "ops/svd/low_rank.h"
-#include "ops/svd/range_finder.h"
 
 namespace qvlmem::ops {
 namespace {
 
 constexpr auto kNone = std::nullopt;
 
-// A matrix [m, n] with these singular values, of random singular vectors. By one thread: small
-// decompositions are not worth waking others on a busy machine.
-at::Tensor with_spectrum(int64_t m, int64_t n, const at::Tensor& values) {
-  const int threads = at::get_num_threads();
-  at::set_num_threads(1);
-  const int64_t k = values.size(0);
-  const auto left = std::get<0>(at::linalg_qr(at::randn({m, k}, at::kDouble)));
-  const auto right = std::get<0>(at::linalg_qr(at::randn({n, k}, at::kDouble)));
-  const at::Tensor x = (left * values).mm(right.t()).to(at::kFloat);
-  at::set_num_threads(threads);
-  return x;
-}
-
-at::Tensor positions(int64_t n) { return at::arange(1, n + 1, at::kDouble); }
-
-// Singular values by name: falling fast and slowly, ending at once, in steps, flat.
-struct Named {
-  const char* name;
-  at::Tensor values;
-};
-std::vector<Named> spectra(int64_t n) {
-  const at::Tensor i = positions(n);
-  return {{"exp(-i/50)", (-i / 50).exp()},
-          {"exp(-i/5)", (-i / 5).exp()},
-          {"1/i", 1 / i},
-          {"i^-1.5", i.pow(-1.5)},
-          {"100 equal", (i <= 100).to(at::kDouble)},
-          {"100 equal and noise", at::where(i <= 100, 1.0, 1e-3).to(at::kDouble)},
-          {"20 equal and more noise", at::where(i <= 20, 1.0, 0.02).to(at::kDouble)},
-          {"steps", at::pow(10.0, -(i / 40).floor())},
-          {"one", (i <= 1).to(at::kDouble)},
-          {"flat", at::ones({n}, at::kDouble)}};
-}
-
-// The smallest rank that keeps `energy` of these singular values.
-int64_t best_rank(const at::Tensor& values, double energy) {
-  const at::Tensor kept = values.pow(2).cumsum(0) / values.pow(2).sum();
-  return (kept < energy - 1e-12).sum().item<int64_t>() + 1;
-}
-
-double missing_share(const at::Tensor& x, const at::Tensor& u, const at::Tensor& v) {
-  const at::Tensor exact = x.to(at::kDouble).reshape({u.size(0), v.size(1)});
-  const at::Tensor rest = exact - u.to(at::kDouble).mm(v.to(at::kDouble));
-  return (rest.pow(2).sum() / exact.pow(2).sum()).item<double>();
-}
-
-double deviation_from_orthonormal(const at::Tensor& v) {
-  const at::Tensor rows = v.to(at::kDouble);
-  return (rows.mm(rows.t()) - at::eye(v.size(0), at::kDouble)).abs().max().item<double>();
-}
-
 TEST(SvdOpsTest, TheEnergyIsMetAtARankWithinFivePercentOfTheBest) {
   at::manual_seed(1);
   for (const auto& [m, n] : {std::pair{300, 300}, {450, 150}, {100, 350}}) {
-    for (const Named& spectrum : spectra(std::min(m, n))) {
+    for (const NamedSpectrum& spectrum : spectra(std::min(m, n))) {
       const at::Tensor x = with_spectrum(m, n, spectrum.values);
       for (const double energy : {0.5, 0.99, 0.9999, 1 - 1e-6}) {
         SCOPED_TRACE(std::string(spectrum.name) + " " + std::to_string(m) + "x" +
                      std::to_string(n) + " energy " + std::to_string(energy));
-        const auto [u, v] = svd_cpu(x, true, 0.5, energy, kNone, 0);
+        const auto [u, v] = svd(x, true, 0.5, energy, kNone, 0);
         const int64_t best = best_rank(spectrum.values, energy);
         EXPECT_LE(u.size(1), best + std::max<int64_t>(1, best / 20));
         EXPECT_LE(missing_share(x, u, v), 1 - energy);
@@ -87,12 +36,12 @@ TEST(SvdOpsTest, TheEnergyIsMetAtARankWithinFivePercentOfTheBest) {
 
 TEST(SvdOpsTest, ARankThatIsAskedForIsNearlyTheBestOfItsSize) {
   at::manual_seed(2);
-  for (const Named& spectrum : spectra(260)) {
+  for (const NamedSpectrum& spectrum : spectra(260)) {
     SCOPED_TRACE(spectrum.name);
     const at::Tensor x = with_spectrum(300, 260, spectrum.values);
     const at::Tensor squares = spectrum.values.pow(2) / spectrum.values.pow(2).sum();
     for (const int64_t rank : {1, 20, 100, 200, 260}) {
-      const auto [u, v] = svd_cpu(x, true, 0.5, 0.99, rank, 0);
+      const auto [u, v] = svd(x, true, 0.5, 0.99, rank, 0);
       EXPECT_EQ(u.sizes(), at::IntArrayRef({300, rank}));
       EXPECT_LT(deviation_from_orthonormal(v), 1e-6);
       const double best = squares.slice(0, rank).sum().item<double>();
@@ -106,7 +55,7 @@ TEST(SvdOpsTest, TheRatioIsOfBytes) {
   for (const auto& [m, n] : {std::pair{100, 80}, {4, 4}, {3, 1000}, {1, 1}}) {
     for (const double ratio : {0.01, 0.3, 0.5, 1.0}) {
       const at::Tensor x = at::randn({m, n});
-      const auto [u, v] = svd_cpu(x, false, ratio, 0.99, kNone, 0);
+      const auto [u, v] = svd(x, false, ratio, 0.99, kNone, 0);
       const int64_t rank = u.size(1), most = std::min(m, n);
       const double budget = ratio * m * n;
       EXPECT_TRUE(rank == 1 || static_cast<double>(rank * (m + n)) <= budget);
@@ -125,14 +74,14 @@ TEST(SvdOpsTest, ThreadsDoNotMatter) {
   for (const at::Tensor& x : inputs) {
     for (const double energy : {0.9, 0.9999, 1 - 1e-8}) {
       at::set_num_threads(1);
-      const auto [u, v] = svd_cpu(x, true, 0.5, energy, kNone, 9);
-      const auto [ur, vr] = svd_cpu(x, true, 0.5, energy, 7, 9);
+      const auto [u, v] = svd(x, true, 0.5, energy, kNone, 9);
+      const auto [ur, vr] = svd(x, true, 0.5, energy, 7, 9);
       const at::Tensor y = svd_reconstruct_cpu(u, v, x.sizes(), kNone);
       for (const int threads : {2, 4}) {
         at::set_num_threads(threads);
-        const auto [u2, v2] = svd_cpu(x, true, 0.5, energy, kNone, 9);
+        const auto [u2, v2] = svd(x, true, 0.5, energy, kNone, 9);
         EXPECT_TRUE(at::equal(u, u2) && at::equal(v, v2));
-        const auto [ur2, vr2] = svd_cpu(x, true, 0.5, energy, 7, 9);
+        const auto [ur2, vr2] = svd(x, true, 0.5, energy, 7, 9);
         EXPECT_TRUE(at::equal(ur, ur2) && at::equal(vr, vr2));
         EXPECT_TRUE(at::equal(y, svd_reconstruct_cpu(u, v, x.sizes(), kNone)));
       }
@@ -143,9 +92,9 @@ TEST(SvdOpsTest, ThreadsDoNotMatter) {
 
 TEST(SvdOpsTest, PrecisionSettingsOfTheProcessDoNotMatter) {
   const at::Tensor x = with_spectrum(300, 200, (-positions(200) / 10).exp());
-  const auto [u, v] = svd_cpu(x, true, 0.5, 0.9999, kNone, 0);
+  const auto [u, v] = svd(x, true, 0.5, 0.9999, kNone, 0);
   at::globalContext().setFloat32MatmulPrecision(std::string("medium"));
-  const auto [u2, v2] = svd_cpu(x, true, 0.5, 0.9999, kNone, 0);
+  const auto [u2, v2] = svd(x, true, 0.5, 0.9999, kNone, 0);
   at::globalContext().setFloat32MatmulPrecision(std::string("highest"));
   EXPECT_TRUE(at::equal(u, u2) && at::equal(v, v2));
 }
@@ -155,8 +104,8 @@ TEST(SvdOpsTest, StridesDoNotMatter) {
   const at::Tensor base = at::randn({6, 40, 72});
   for (const at::Tensor& x : {base.transpose(0, 2), base.slice(1, 3, 30, 2), base.select(2, 5),
                               base[0][0].expand({70, 72}), base[0].t()}) {
-    const auto [u, v] = svd_cpu(x, true, 0.5, 0.9, kNone, 0);
-    const auto [u2, v2] = svd_cpu(x.clone(at::MemoryFormat::Contiguous), true, 0.5, 0.9, kNone, 0);
+    const auto [u, v] = svd(x, true, 0.5, 0.9, kNone, 0);
+    const auto [u2, v2] = svd(x.clone(at::MemoryFormat::Contiguous), true, 0.5, 0.9, kNone, 0);
     EXPECT_TRUE(at::equal(u, u2) && at::equal(v, v2));
     const at::Tensor y = svd_reconstruct_cpu(u, v, x.sizes(), kNone);
     EXPECT_TRUE(y.is_contiguous());
@@ -169,15 +118,15 @@ TEST(SvdOpsTest, StridesDoNotMatter) {
 TEST(SvdOpsTest, ScaleDoesNotMatter) {
   at::manual_seed(6);
   const at::Tensor x = with_spectrum(150, 200, (-positions(150) / 8).exp());
-  const auto [u, v] = svd_cpu(x, true, 0.5, 0.999, kNone, 0);
+  const auto [u, v] = svd(x, true, 0.5, 0.999, kNone, 0);
   for (const int exponent : {-100, -70, -20, 20, 70, 120}) {
     const double scale = std::ldexp(1.0, exponent);
-    const auto [u2, v2] = svd_cpu(x * scale, true, 0.5, 0.999, kNone, 0);
+    const auto [u2, v2] = svd(x * scale, true, 0.5, 0.999, kNone, 0);
     ASSERT_EQ(u2.sizes(), u.sizes()) << exponent;
     EXPECT_LE(missing_share(x.to(at::kDouble) * scale, u2, v2), 1e-3);
     EXPECT_LT(deviation_from_orthonormal(v2), 1e-6);
   }
-  const auto [ut, vt] = svd_cpu(at::full({70, 80}, 0x1p-149), true, 0.5, 0.99, kNone, 0);
+  const auto [ut, vt] = svd(at::full({70, 80}, 0x1p-149), true, 0.5, 0.99, kNone, 0);
   EXPECT_EQ(ut.size(1), 1);
   EXPECT_GT(ut.abs().min().item<float>(), 0);
 }
@@ -188,32 +137,32 @@ TEST(SvdOpsTest, AllEnergyIsAllThatFloat32Holds) {
   for (const auto& [m, n] : {std::pair{40, 200}, {200, 40}, {90, 200}, {200, 90}}) {
     const at::Tensor values = (-positions(40)).exp();
     const at::Tensor x = with_spectrum(m, n, values);
-    const auto [u, v] = svd_cpu(x, true, 0.5, 1.0, kNone, 0);
+    const auto [u, v] = svd(x, true, 0.5, 1.0, kNone, 0);
     EXPECT_LE(missing_share(x, u, v), 1e-13);
     EXPECT_LE(u.size(1), 17);
     const at::Tensor full = at::randn({m, n});
-    EXPECT_EQ(std::get<0>(svd_cpu(full, true, 0.5, 1.0, kNone, 0)).size(1), std::min(m, n));
+    EXPECT_EQ(std::get<0>(svd(full, true, 0.5, 1.0, kNone, 0)).size(1), std::min(m, n));
   }
 }
 
 TEST(SvdOpsTest, ZeroRankOneAndEmpty) {
-  const auto [uz, vz] = svd_cpu(at::zeros({70, 90}), true, 0.5, 0.99, kNone, 0);
+  const auto [uz, vz] = svd(at::zeros({70, 90}), true, 0.5, 0.99, kNone, 0);
   EXPECT_EQ(uz.sizes(), at::IntArrayRef({70, 1}));
   EXPECT_EQ(deviation_from_orthonormal(vz), 0);
   EXPECT_FALSE(uz.any().item<bool>());
-  const auto [u3, v3] = svd_cpu(at::ones({100, 200}), true, 0.5, 0.99, 100, 0);
+  const auto [u3, v3] = svd(at::ones({100, 200}), true, 0.5, 0.99, 100, 0);
   EXPECT_EQ(u3.sizes(), at::IntArrayRef({100, 100}));
   EXPECT_LT(deviation_from_orthonormal(v3), 1e-6);
   EXPECT_LT(missing_share(at::ones({100, 200}), u3, v3), 1e-12);
-  const auto [u1, v1] = svd_cpu(at::ones({100, 200}), true, 0.5, 1.0, kNone, 0);
+  const auto [u1, v1] = svd(at::ones({100, 200}), true, 0.5, 1.0, kNone, 0);
   EXPECT_EQ(u1.size(1), 1);
   for (const auto& shape : {std::vector<int64_t>{0, 5}, {5, 0}, {2, 0, 3}, {0}}) {
     const at::Tensor x = at::empty(shape, at::kHalf);
-    const auto [u, v] = svd_cpu(x, true, 0.5, 0.99, kNone, 0);
+    const auto [u, v] = svd(x, true, 0.5, 0.99, kNone, 0);
     EXPECT_EQ(u.size(1), 0);
     EXPECT_EQ(svd_reconstruct_cpu(u, v, shape, at::kHalf).sizes(), x.sizes());
   }
-  const auto [us, vs] = svd_cpu(at::scalar_tensor(-3.0), true, 0.5, 0.99, kNone, 0);
+  const auto [us, vs] = svd(at::scalar_tensor(-3.0), true, 0.5, 0.99, kNone, 0);
   EXPECT_EQ(svd_reconstruct_cpu(us, vs, {}, kNone).item<float>(), -3.0f);
   EXPECT_EQ(svd_least_bytes(at::empty({0, 4}), 0.99), 0);
 }
@@ -221,14 +170,15 @@ TEST(SvdOpsTest, ZeroRankOneAndEmpty) {
 // Two-sided: never above what is enough, and near the truth where the spectrum ends at once or has
 // no low rank.
 TEST(SvdOpsTest, LeastRankIsABound) {
+  FixedOrder device;
   at::manual_seed(7);
   for (const auto& [m, n] : {std::pair{300, 300}, {1000, 96}, {80, 640}}) {
-    for (const Named& spectrum : spectra(std::min(m, n))) {
+    for (const NamedSpectrum& spectrum : spectra(std::min(m, n))) {
       const at::Tensor x = with_spectrum(m, n, spectrum.values);
       const double total = x.to(at::kDouble).pow(2).sum().item<double>();
       for (const double energy : {0.9, 0.99, 0.9999}) {
         for (const uint64_t seed : {0, 1, 2}) {
-          EXPECT_LE(least_rank(x, total, energy, seed), best_rank(spectrum.values, energy))
+          EXPECT_LE(least_rank(device, x, total, energy, seed), best_rank(spectrum.values, energy))
               << spectrum.name << " " << m << "x" << n << " energy " << energy;
         }
       }
@@ -258,7 +208,7 @@ TEST(SvdOpsTest, LeastBytesTellLowRankFromNone) {
 TEST(SvdOpsTest, WithinGivesTheFactorsOrRefuses) {
   at::manual_seed(9);
   const at::Tensor x = with_spectrum(300, 400, (-positions(300) / 4).exp());
-  const auto [u, v] = svd_cpu(x, true, 0.5, 0.999, kNone, 0);
+  const auto [u, v] = svd(x, true, 0.5, 0.999, kNone, 0);
   const int64_t bytes = u.nbytes() + v.nbytes();
   const auto [u2, v2] = svd_within(x, 0.999, bytes, 0);
   EXPECT_TRUE(u2.size(1) <= u.size(1) && missing_share(x, u2, v2) <= 0.001);
@@ -272,17 +222,17 @@ TEST(SvdOpsTest, UnfitValuesAreRefusedWithWords) {
   x[3][5] = std::nan("");
   x[9][0] = -INFINITY;
   try {
-    svd_cpu(x, true, 0.5, 0.99, kNone, 0);
+    svd(x, true, 0.5, 0.99, kNone, 0);
     FAIL();
   } catch (const c10::ValueError& error) {
     const std::string text = error.what_without_backtrace();
     EXPECT_NE(text.find("2 values"), std::string::npos) << text;
     EXPECT_NE(text.find("[3, 5]"), std::string::npos) << text;
   }
-  EXPECT_THROW(svd_cpu(at::full({90, 90}, 60000.0, at::kHalf), true, 0.5, 0.99, kNone, 0),
+  EXPECT_THROW(svd(at::full({90, 90}, 60000.0, at::kHalf), true, 0.5, 0.99, kNone, 0),
                c10::ValueError);
-  EXPECT_THROW(svd_cpu(at::full({3, 3}, 3e38), true, 0.5, 0.99, kNone, 0), c10::ValueError);
-  EXPECT_THROW(svd_cpu(at::full({3, 3}, 3e38), true, 0.5, 0.99, 1, 0), c10::ValueError);
+  EXPECT_THROW(svd(at::full({3, 3}, 3e38), true, 0.5, 0.99, kNone, 0), c10::ValueError);
+  EXPECT_THROW(svd(at::full({3, 3}, 3e38), true, 0.5, 0.99, 1, 0), c10::ValueError);
 }
 
 TEST(SvdOpsTest, ReconstructSaturatesFiniteFactorsOnly) {

@@ -82,9 +82,6 @@ void sparse_count_keys_cpu(const SparsePlan& plan, const void* x, int64_t unit_b
 void sparse_count_kept_cpu(const SparsePlan& plan, const SparseRule& rule, const void* x,
                            int64_t unit_begin, int64_t unit_end, int64_t* counts) noexcept;
 
-// Keys that a sample holds; all of a tensor that has no more elements.
-constexpr int64_t kSparseSample = 8192;
-
 // A first range for the search of the rank-th smallest magnitude key, from an evenly spaced sample
 // (the same for the same tensor). keys: room for kSparseSample, overwritten. True where that key is
 // probably 0, which says that the tensor has `rank` zeros. REQUIRES: 1 <= rank <= plan.numel.

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
-#include "kernels/base/checked.h"
 #include "kernels/sparse/sparse.h"
 #include "kernels/sparse/sparse_decode_simd.h"
 #include "kernels/sparse/sparse_encode_simd.h"
@@ -207,27 +205,18 @@ void sparse_count_kept_cpu(const SparsePlan& plan, const SparseRule& rule, const
 
 bool sparse_sample_cpu(const SparsePlan& plan, const void* x, int64_t rank, uint32_t* keys,
                        SparseKeyRange* range) noexcept {
-  // A cache line at a time, as that is what is read anyway.
-  constexpr int64_t kRun = 16;
   const uint32_t mask = sparse_magnitude_mask(plan.dtype);
-  const int64_t groups = ceil_div(plan.numel, kRun);
-  const int64_t runs = std::min(groups, kSparseSample / kRun);
+  const SparseSampling sampling = sparse_sampling(plan.numel, rank);
+  const int64_t place = sampling.place, margin = sampling.margin;
   int64_t n = 0, zeros = 0;
-  for (int64_t run = 0; run < runs; ++run) {
-    // Evenly spaced, without a product that could overflow.
-    const int64_t group = run * (groups / runs) + run * (groups % runs) / runs;
-    const int64_t end = std::min((group + 1) * kRun, plan.numel);
-    for (int64_t i = group * kRun; i < end; ++i) {
+  for (int64_t run = 0; run < sampling.runs; ++run) {
+    const int64_t begin = sparse_sample_begin(sampling, run);
+    for (int64_t i = begin; i < std::min(begin + kSparseSampleRun, plan.numel); ++i) {
       const uint32_t key = bits_at(plan, x, i) & mask;
       keys[n++] = key;
       zeros += key == 0;
     }
   }
-  const double share = static_cast<double>(rank) / static_cast<double>(plan.numel);
-  const int64_t place = std::clamp<int64_t>(std::llround(share * static_cast<double>(n)), 1, n);
-  // Four standard deviations of the sampled rank to either side.
-  const int64_t margin =
-      n == plan.numel ? 0 : 1 + std::llround(4 * std::sqrt(n * share * (1 - share)));
   if (place + margin <= zeros) {  // what follows would come to the same, but take longer
     *range = sparse_key_range(1, 1);
     return true;

@@ -2,9 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/base/float_bits.h"
-#include "kernels/base/philox.h"
 #include "kernels/svd/svd.h"
+#include "kernels/svd/svd_math.h"
 #include "kernels/svd/svd_simd.h"
 
 namespace qvlmem {
@@ -15,18 +14,15 @@ SvdScan svd_scan_cpu(const void* x, DType dtype, int64_t n) noexcept {
 
 void svd_random_signs(uint64_t seed, uint16_t stream, int64_t begin, int64_t end,
                       float* signs) noexcept {
-  constexpr int64_t kWordBits = 32, kBlockBits = 4 * kWordBits;  // one Philox block
-  const uint64_t first_counter = static_cast<uint64_t>(stream) << 40;
   PhiloxBlock block = {};
   for (int64_t i = begin; i < end;) {
-    if (i == begin || i % kBlockBits == 0) {
-      block = philox4x32(seed, first_counter + static_cast<uint64_t>(i / kBlockBits));
+    if (i == begin || i % kSvdBlockSigns == 0) {
+      block = svd_sign_block(seed, stream, i / kSvdBlockSigns);
     }
-    const uint32_t word = block.word[i % kBlockBits / kWordBits];
-    const int64_t stop = std::min(end, (i / kWordBits + 1) * kWordBits);
-    for (uint32_t bit = static_cast<uint32_t>(i % kWordBits); i < stop; ++i, ++bit) {
-      // The bit becomes the sign of 1.0f.
-      *signs++ = bits_to_float(0x3f800000u | (word >> bit << 31));
+    const uint32_t word = block.word[i % kSvdBlockSigns / kSvdSignBits];
+    const int64_t stop = std::min(end, (i / kSvdSignBits + 1) * kSvdSignBits);
+    for (int bit = static_cast<int>(i % kSvdSignBits); i < stop; ++i, ++bit) {
+      *signs++ = svd_sign(word, bit);
     }
   }
 }

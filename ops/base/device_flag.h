@@ -8,6 +8,17 @@
 
 namespace qvlmem::ops {
 
+inline bool is_capturing() {
+  return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
+}
+
+// RuntimeError while a graph is captured: for ops whose output's size must reach the host.
+inline void check_not_capturing(const char* op) {
+  TORCH_CHECK(
+      !is_capturing(), "qvlmem::", op,
+      ": expected no CUDA graph to be captured: the size of the output must reach the host");
+}
+
 class DeviceFlag {
  public:
   // like: a tensor on the device.
@@ -17,12 +28,7 @@ class DeviceFlag {
   int32_t* data() const { return flag_.mutable_data_ptr<int32_t>(); }
 
   // Waits for the stream. While it is captured nothing can be read: 0 then.
-  int32_t read() const {
-    if (c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None) {
-      return 0;
-    }
-    return flag_.item<int32_t>();
-  }
+  int32_t read() const { return is_capturing() ? 0 : flag_.item<int32_t>(); }
 
  private:
   at::Tensor flag_;

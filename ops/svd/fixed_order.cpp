@@ -3,6 +3,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_eigh.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -10,7 +11,9 @@
 #include <utility>
 
 #include "kernels/base/checked.h"
+#include "ops/base/check.h"
 #include "ops/base/parallel.h"
+#include "ops/svd/blas_view.h"
 
 // Fortran BLAS, as PyTorch's CPU library exports it (32-bit sizes).
 extern "C" {
@@ -29,6 +32,8 @@ namespace {
 constexpr int64_t kTile = 256;     // of products: a tile's flops hide the packing of its operands
 constexpr int64_t kGramTile = 64;  // of Gram matrices, which are small: enough tiles for threads
 constexpr int64_t kThreadFlops = int64_t{1} << 21;  // some 30 microseconds
+constexpr int64_t kScanPiece = int64_t{1} << 16;    // elements that are summed at a time
+constexpr int64_t kSignsGrain = int64_t{1} << 15;   // below which waking a thread costs more
 constexpr int64_t kGramDepth = 512;  // columns converted to float64 at a time; stays in L2
 
 void gemm(char ta, char tb, int m, int n, int k, double alpha, const float* a, int lda,
@@ -70,27 +75,10 @@ void for_each_on_one_thread(int64_t count, int64_t flops, const F& task) {
   });
 }
 
-// A matrix as BLAS wants it: where its elements stand, and which of its strides is 1.
-template <class T>
-struct View {
-  const T* data;
-  int64_t leading;
-  bool row_major;
-
-  explicit View(const at::Tensor& x) : data(x.const_data_ptr<T>()) {
-    row_major = x.stride(1) == 1 || x.size(1) == 1;
-    TORCH_INTERNAL_ASSERT(x.dim() == 2 && (row_major || x.stride(0) == 1 || x.size(0) == 1));
-    leading = row_major ? std::max(x.stride(0), x.size(1)) : std::max(x.stride(1), x.size(0));
-  }
-  const T* at(int64_t row, int64_t col) const {
-    return row_major ? data + row * leading + col : data + col * leading + row;
-  }
-};
-
 template <class T>
 void multiply_tiles(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, double alpha,
                     double beta) {
-  const View<T> left(a), right(b);
+  const BlasView<T> left(a), right(b);
   T* const result = out.mutable_data_ptr<T>();
   const int64_t m = a.size(0), n = b.size(1), k = a.size(1), ldo = out.stride(0);
   const int64_t tile_cols = ceil_div(n, kTile);
@@ -155,25 +143,16 @@ double sum_squares(const T* x, int64_t n) {
 
 }  // namespace
 
-void multiply(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, double alpha,
-              double beta) {
-  if (out.numel() == 0) return;
-  if (a.size(1) == 0) {  // BLAS leaves out as it is
-    beta == 0.0 ? out.zero_() : out.mul_(beta);
-  } else if (out.scalar_type() == at::kDouble) {
+void FixedOrder::gemm(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, double alpha,
+                      double beta) {
+  if (out.scalar_type() == at::kDouble) {
     multiply_tiles<double>(out, a, b, alpha, beta);
   } else {
     multiply_tiles<float>(out, a, b, alpha, beta);
   }
 }
 
-at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
-  at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
-  multiply(out, a, b);
-  return out;
-}
-
-at::Tensor gram(const at::Tensor& y) {
+at::Tensor FixedOrder::gram(const at::Tensor& y) {
   at::Tensor out = at::zeros({y.size(0), y.size(0)}, y.options().dtype(at::kDouble));
   if (y.scalar_type() == at::kDouble) {
     gram_tiles<double>(y, out);
@@ -183,22 +162,61 @@ at::Tensor gram(const at::Tensor& y) {
   return out;
 }
 
-Eigen eigen_descending(const at::Tensor& symmetric) {
+Eigen FixedOrder::eigen_descending(const at::Tensor& symmetric) {
   const OneThread one_thread;
   const auto [values, vectors] = at::linalg_eigh(symmetric, "L");
-  const at::Tensor descending = values.flip(0);
-  const double* const first = descending.const_data_ptr<double>();
-  return {std::vector<double>(first, first + values.numel()), vectors.t().flip(0)};
+  return {values.flip(0), vectors.t().flip(0)};
 }
 
-double energy(const at::Tensor& y) {
+at::Tensor FixedOrder::energy(const at::Tensor& y) {
   std::vector<double> rows(y.size(0));
   for_each_on_one_thread(y.size(0), 16 * y.size(1), [&](int64_t row) {
     rows[row] = y.scalar_type() == at::kDouble
                     ? sum_squares(y.const_data_ptr<double>() + row * y.stride(0), y.size(1))
                     : sum_squares(y.const_data_ptr<float>() + row * y.stride(0), y.size(1));
   });
-  return std::accumulate(rows.begin(), rows.end(), 0.0);
+  return at::scalar_tensor(std::accumulate(rows.begin(), rows.end(), 0.0), at::kDouble);
+}
+
+at::Tensor FixedOrder::random_signs(uint64_t seed, uint16_t stream, int64_t rows, int64_t cols) {
+  at::Tensor signs = at::empty({rows, cols}, at::kFloat);
+  float* const first = signs.mutable_data_ptr<float>();
+  parallel_units(rows, ceil_div(kSignsGrain, std::max<int64_t>(cols, 1)),
+                 [&](int64_t begin, int64_t end) {
+                   svd_random_signs(seed, stream, begin * cols, end * cols, first + begin * cols);
+                 });
+  return signs;
+}
+
+// Pieces are summed in order, whichever thread scans them.
+SvdScan FixedOrder::scan(const at::Tensor& x) {
+  const DType dtype = kernel_dtype("svd", x.scalar_type());
+  const char* const data = static_cast<const char*>(x.const_data_ptr());
+  const int64_t numel = x.numel();
+  std::vector<SvdScan> pieces(ceil_div(numel, kScanPiece));
+  parallel_units(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i * kScanPiece;
+      pieces[i] = svd_scan_cpu(data + first * dtype_bytes(dtype), dtype,
+                               std::min(kScanPiece, numel - first));
+    }
+  });
+  SvdScan total;
+  for (const SvdScan& piece : pieces) {
+    total.sum_squares += piece.sum_squares;
+    total.magnitude_bits = std::max(total.magnitude_bits, piece.magnitude_bits);
+  }
+  return total;
+}
+
+std::vector<double> FixedOrder::read(const at::Tensor& values) {
+  const at::Tensor dense = values.contiguous();
+  const double* const first = dense.const_data_ptr<double>();
+  return {first, first + dense.numel()};
+}
+
+std::unique_ptr<SvdDevice> svd_device_cpu(const at::Tensor&) {
+  return std::make_unique<FixedOrder>();
 }
 
 }  // namespace qvlmem::ops

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "kernels/svd/svd.h"
-#include "ops/svd/fixed_order.h"
 #include "ops/svd/range_finder.h"
 
 namespace qvlmem::ops {
@@ -27,19 +26,24 @@ double missing_share(double energy) { return std::max(1.0 - energy, kRoundingEne
 // it has.
 int64_t with_oversampling(int64_t rank) { return rank + std::max<int64_t>(8, rank / 8); }
 
+Eigen spectrum_of(SvdDevice& device, const RangeFinder& finder) {
+  return device.eigen_descending(device.gram(finder.image()));
+}
+
 // What the basis holds: the spectrum of A P^T, a rank that is enough by it, and an estimate of the
 // least that any basis needs. By Ky Fan no rank keeps more of A than as many of these values and
 // all that is missing; of the missing, at least half (measured: 0.6 to 0.8) lies beyond the
 // directions found, where no basis of this size could have it.
 struct Spectrum {
   Eigen eigen;
+  std::vector<double> values;
   int64_t rank, least;
 
-  Spectrum(const RangeFinder& finder, double allowed)
-      : eigen(eigen_descending(gram(finder.image()))) {
+  Spectrum(SvdDevice& device, const RangeFinder& finder, double allowed)
+      : eigen(spectrum_of(device, finder)), values(device.read(eigen.values)) {
     const double missing = finder.missing_energy();
     const auto rank_within = [&](double tail) {
-      return std::min(finder.size(), svd_rank_within(eigen.values.data(), finder.size(), tail));
+      return std::min(finder.size(), svd_rank_within(values.data(), finder.size(), tail));
     };
     rank = rank_within(allowed - missing);
     least = rank_within(allowed - missing / 2);
@@ -47,12 +51,12 @@ struct Spectrum {
 
   bool is_tight() const { return rank <= least + std::max<int64_t>(1, least / 20); }
   // What may be missing for a rank that is tight: twice what a 5% larger one adds.
-  double tight_missing() const { return 0.1 * static_cast<double>(rank) * eigen.values[rank - 1]; }
+  double tight_missing() const { return 0.1 * static_cast<double>(rank) * values[rank - 1]; }
 };
 
-LowRank truncate(const RangeFinder& finder, const Eigen& eigen, int64_t rank) {
+LowRank truncate(SvdDevice& device, const RangeFinder& finder, const Eigen& eigen, int64_t rank) {
   const at::Tensor map = eigen.vectors.narrow(0, 0, rank).to(finder.basis().scalar_type());
-  return {product(finder.image().t(), map.t()), product(map, finder.basis())};
+  return {device.product(finder.image().t(), map.t()), device.product(map, finder.basis())};
 }
 
 // Columns until the missing energy has fallen from `missing` to `aim`, at `rate` a column.
@@ -62,23 +66,26 @@ double columns_until(double missing, double aim, double rate) {
 
 // The sum of the fourth powers of the singular values of R, the missing part of A. For independent
 // signs s and t it is E (R s . R t)^2.
-double missing_fourth_powers(RangeFinder& finder) {
-  const at::Tensor products = gram(finder.sample_missing(kFirstBlock));
-  const auto entry = products.accessor<double, 2>();
+double missing_fourth_powers(SvdDevice& device, RangeFinder& finder) {
+  const std::vector<double> products =
+      device.read(device.gram(finder.sample_missing(kFirstBlock)).flatten());
   double sum = 0;
   for (int64_t i = 1; i < kFirstBlock; ++i) {
-    for (int64_t j = 0; j < i; ++j) sum += entry[i][j] * entry[i][j];
+    for (int64_t j = 0; j < i; ++j) {
+      const double entry = products[i * kFirstBlock + j];
+      sum += entry * entry;
+    }
   }
   return sum / (kFirstBlock * (kFirstBlock - 1) / 2);
 }
 
 // The smallest k for which the k largest values that the basis holds and the k largest that it
 // misses, which sum to at most sqrt(k * fourth powers), may come to `wanted`. At most `most`.
-int64_t least_rank_beside(RangeFinder& finder, double wanted, int64_t most) {
+int64_t least_rank_beside(SvdDevice& device, RangeFinder& finder, double wanted, int64_t most) {
   std::vector<double> held;
-  if (finder.size() > 0) held = eigen_descending(gram(finder.image())).values;
+  if (finder.size() > 0) held = device.read(spectrum_of(device, finder).values);
   const double missing = finder.missing_energy();
-  const double fourth_powers = kSamplingMargin * missing_fourth_powers(finder);
+  const double fourth_powers = kSamplingMargin * missing_fourth_powers(device, finder);
   double kept = 0;
   for (int64_t k = 1; k < most; ++k) {
     if (k <= static_cast<int64_t>(held.size())) kept += held[k - 1];
@@ -132,20 +139,20 @@ at::ScalarType energy_dtype(double energy) {
   return missing_share(energy) < kFloat32Energy ? at::kDouble : at::kFloat;
 }
 
-std::optional<LowRank> factor_to_energy(const at::Tensor& a, double total, double energy,
-                                        int64_t max_rank, uint64_t seed) {
+std::optional<LowRank> factor_to_energy(SvdDevice& device, const at::Tensor& a, double total,
+                                        double energy, int64_t max_rank, uint64_t seed) {
   if (max_rank < 1) return std::nullopt;
   const int64_t least_dim = std::min(a.size(0), a.size(1));
   const int64_t half = least_dim <= kTiny ? 0 : least_dim / 2;
   const int64_t largest_size = std::min(half, with_oversampling(max_rank));
   const double allowed = missing_share(energy) * total;
-  RangeFinder finder(a, total, seed);
+  RangeFinder finder(device, a, total, seed);
   const Growth growth = grow_to_energy(finder, total, allowed, half, largest_size);
   if (!growth.reached) {
     if (largest_size < half) return std::nullopt;
     finder.span();
   }
-  Spectrum spectrum(finder, allowed);
+  Spectrum spectrum(device, finder, allowed);
   // More columns cost three products with A each, a refinement two for every column there is. The
   // whole space has nothing to refine.
   bool refined = !growth.reached;
@@ -160,15 +167,16 @@ std::optional<LowRank> factor_to_energy(const at::Tensor& a, double total, doubl
     } else {
       finder.grow(static_cast<int64_t>(columns));
     }
-    spectrum = Spectrum(finder, allowed);
+    spectrum = Spectrum(device, finder, allowed);
   }
   if (spectrum.rank > max_rank) return std::nullopt;
-  return truncate(finder, spectrum.eigen, spectrum.rank);
+  return truncate(device, finder, spectrum.eigen, spectrum.rank);
 }
 
-LowRank factor_to_rank(const at::Tensor& a, double total, int64_t rank, uint64_t seed) {
+LowRank factor_to_rank(SvdDevice& device, const at::Tensor& a, double total, int64_t rank,
+                       uint64_t seed) {
   const int64_t least_dim = std::min(a.size(0), a.size(1));
-  RangeFinder finder(a, total, seed);
+  RangeFinder finder(device, a, total, seed);
   const int64_t columns = rank + std::max<int64_t>(16, rank / 4);
   if (least_dim > kTiny && columns <= least_dim / 2) {
     finder.grow(columns);
@@ -182,18 +190,19 @@ LowRank factor_to_rank(const at::Tensor& a, double total, int64_t rank, uint64_t
     finder.grow(rank - last);
   }
   finder.pad(rank);
-  return truncate(finder, eigen_descending(gram(finder.image())), rank);
+  return truncate(device, finder, spectrum_of(device, finder), rank);
 }
 
-int64_t least_rank(const at::Tensor& a, double total, double energy, uint64_t seed) {
+int64_t least_rank(SvdDevice& device, const at::Tensor& a, double total, double energy,
+                   uint64_t seed) {
   const double wanted = total - missing_share(energy) * total;
   const int64_t least_dim = std::min(a.size(0), a.size(1));
-  RangeFinder finder(a, total, seed);
+  RangeFinder finder(device, a, total, seed);
   // Without a basis the sample spreads where a few directions dominate: trusted far from that.
-  const int64_t at_once = least_rank_beside(finder, wanted, least_dim);
+  const int64_t at_once = least_rank_beside(device, finder, wanted, least_dim);
   if (at_once >= std::max<int64_t>(least_dim / 4, 8)) return at_once;
   finder.grow(std::clamp<int64_t>(least_dim / 8, 1, kFirstBlock));
-  const int64_t beside = least_rank_beside(finder, wanted, least_dim);
+  const int64_t beside = least_rank_beside(device, finder, wanted, least_dim);
   return at_once >= kFirstBlock ? std::max(at_once, beside) : beside;
 }
 

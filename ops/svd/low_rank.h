@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "ops/svd/svd_device.h"
+
 namespace qvlmem::ops {
 
 // a ~ u v. u [m, r] carries the singular values, v [r, n] has orthonormal rows: the leading r
@@ -30,11 +32,12 @@ at::ScalarType energy_dtype(double energy);
 // rank is the smallest.
 //
 // a [m, n]: finite, unit stride along rows, of energy_dtype(energy).
-std::optional<LowRank> factor_to_energy(const at::Tensor& a, double total, double energy,
-                                        int64_t max_rank, uint64_t seed);
+std::optional<LowRank> factor_to_energy(SvdDevice& device, const at::Tensor& a, double total,
+                                        double energy, int64_t max_rank, uint64_t seed);
 
 // The leading `rank` in [1, min(m, n)]. a: float32 or float64.
-LowRank factor_to_rank(const at::Tensor& a, double total, int64_t rank, uint64_t seed);
+LowRank factor_to_rank(SvdDevice& device, const at::Tensor& a, double total, int64_t rank,
+                       uint64_t seed);
 
 // A rank that is surely needed to keep the share `energy`, but for sampling. With P a basis of part
 // of the row space and R = A - A P^T P, rank k keeps at most ||A P^T||^2 and the k largest of R's
@@ -42,6 +45,7 @@ LowRank factor_to_rank(const at::Tensor& a, double total, int64_t rank, uint64_t
 // bound is close where the spectrum of R is flat (there is no low rank, or one that ends at once),
 // and too low where it falls slowly. One product of A with 32 columns where P is empty, which does
 // for matrices without structure; four more otherwise. a: float32.
-int64_t least_rank(const at::Tensor& a, double total, double energy, uint64_t seed);
+int64_t least_rank(SvdDevice& device, const at::Tensor& a, double total, double energy,
+                   uint64_t seed);
 
 }  // namespace qvlmem::ops

@@ -17,15 +17,18 @@
 
 #include <cstdint>
 
+#include "ops/svd/svd_device.h"
+
 namespace qvlmem::ops {
 
 class RangeFinder {
  public:
   // a [m, n]: finite, unit stride along rows. energy: ||a||^2. The basis starts empty.
-  RangeFinder(at::Tensor a, double energy, uint64_t seed);
+  RangeFinder(SvdDevice& device, at::Tensor a, double energy, uint64_t seed);
 
   // Adds `columns` directions, fewer or none where A has no more to give. Three products of that
-  // width with A: the middle one is half a subspace iteration.
+  // width with A: the middle one is half a subspace iteration. Waits for the device once, as refine
+  // does.
   void grow(int64_t columns);
   // One subspace iteration on the whole basis: two products with A.
   void refine();
@@ -43,12 +46,20 @@ class RangeFinder {
   at::Tensor sample_missing(int64_t rows);
 
  private:
+  // Orthonormal rows; behind them, where their count can wait, rows of zeros.
+  struct Whitened {
+    at::Tensor rows;
+    at::Tensor count;  // of the orthonormal ones: float64 and 0-d
+  };
+
+  Whitened whiten(const at::Tensor& y, double drop_beside, double drop_below);
   at::Tensor random_rows(int64_t rows);
   void project_out(at::Tensor& rows) const;
   void append(at::Tensor rows);
   // The energy, of either sign, that rounding products and bases to a_'s dtype may cost.
   double rounding() const;
 
+  SvdDevice& device_;
   at::Tensor a_;
   double energy_;
   uint64_t seed_;

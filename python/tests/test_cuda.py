@@ -166,6 +166,45 @@ def test_svd_keeps_the_energy_it_is_asked_for(ops, dtype):
         assert same_bits(u.cpu(), again[0].cpu()) and same_bits(v.cpu(), again[1].cpu())
 
 
+def test_what_the_process_wants_of_its_products_does_not_matter_to_svd(ops):
+    x = on_cuda(values('low_rank', (300, 200), torch.float32))
+    u, v = ops.svd(x, energy=0.9999)
+    y = ops.svd_reconstruct(u, v, x.shape)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('medium')
+    try:
+        with torch.autocast('cuda', torch.bfloat16):
+            again = ops.svd(x, energy=0.9999)
+            z = ops.svd_reconstruct(u, v, x.shape)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert same_bits(u.cpu(), again[0].cpu()) and same_bits(v.cpu(), again[1].cpu())
+    assert same_bits(y.cpu(), z.cpu())
+
+
+def test_svd_reconstruct_saturates_finite_factors_only(ops):
+    u, v = torch.full((600, 2), 3e38, device='cuda'), torch.full((2, 700), 0.9, device='cuda')
+    for dtype in FLOATS:
+        y = ops.svd_reconstruct(u, v, [600, 700], dtype)
+        assert y.isfinite().all() and (y == torch.finfo(dtype).max).all()
+    # Sums whose parts overflow where they do not.
+    w = torch.tensor([[3e38, 3e38, -3e38, -3e38]], device='cuda')
+    assert ops.svd_reconstruct(w, torch.ones(4, 1, device='cuda'), [1, 1]).item() == 0
+    infinite = torch.full((1, 1), float('inf'), device='cuda')
+    assert ops.svd_reconstruct(infinite, torch.ones(1, 1, device='cuda'), []).item() == float('inf')
+
+
+@pytest.mark.parametrize('indices', [[3, -1], [3, 12], [5, 5], [7, 2]], ids=str)
+def test_indices_that_cannot_be_are_refused_in_the_same_words(ops, indices):
+    told = []
+    for move in (lambda t: t, on_cuda):
+        for dtype in (torch.int32, torch.int64):
+            with pytest.raises(ValueError) as error:
+                ops.densify(move(torch.tensor(indices, dtype=dtype)), move(torch.ones(2)), [3, 4])
+            told.append(str(error.value).splitlines()[0])
+    assert len(set(told)) == 1
+
+
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('dtype', FLOATS, ids=str)
 def test_compress_holds_what_it_holds_on_the_cpu(ops, method, dtype):
@@ -230,8 +269,9 @@ def test_graphs_replay_with_new_values(ops):
     def work(t):
         q, scale, zero_point = ops.quantize(t, 8, False, 64)
         half, factor = ops.to_fp16(t)
+        indices = torch.arange(0, t.numel(), 3, device=t.device)
         return (scale, ops.dequantize(q, scale, zero_point, t.shape, 8, 64), half,
-                ops.from_fp16(half, factor))
+                ops.from_fp16(half, factor), ops.densify(indices, t.flatten()[::3], t.shape))
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -266,6 +306,27 @@ def test_graphs_replay_decoding_lossless_bytes(ops):
     data[4] ^= 1
     graph.replay()
     assert bool(captured.isnan().all())
+
+
+def test_svd_reconstruct_can_be_captured(ops):
+    u, v = torch.randn(64, 8, device='cuda'), torch.randn(8, 96, device='cuda')
+    ops.svd_reconstruct(u, v, [64, 96], torch.float16)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = ops.svd_reconstruct(u, v, [64, 96], torch.float16)
+    for scale in (1.0, 1e6, 3e37):
+        u.copy_(torch.randn(64, 8) * scale)
+        graph.replay()
+        assert same_bits(captured.cpu(), ops.svd_reconstruct(u, v, [64, 96], torch.float16).cpu())
+
+
+@pytest.mark.parametrize('op', ['svd', 'sparsify', 'lossless_encode'])
+def test_sizes_that_must_reach_the_host_refuse_capture(ops, op):
+    x = torch.randn(64, 96, device='cuda')
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        x.mul_(1)
+        with pytest.raises(RuntimeError, match='no CUDA graph to be captured'):
+            getattr(ops, op)(x)
 
 
 def test_scripted_programs(ops):

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// The factorisation on a device that must be waited for, as a GPU must: here a CPU that counts how
+// often it is asked for values, with the calls of BLAS and LAPACK that a GPU's libraries take.
+#include "ops/svd/blas_device.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "cpp_tests/ops/svd_case.h"
+#include "ops/svd/fixed_order.h"
+#include "ops/svd/low_rank.h"
+#include "ops/svd/range_finder.h"
+
+// Fortran BLAS and LAPACK, as PyTorch's CPU library exports them.
+extern "C" {
+void sgemm_(const char*, const char*, const int*, const int*, const int*, const float*,
+            const float*, const int*, const float*, const int*, const float*, float*, const int*);
+void dgemm_(const char*, const char*, const int*, const int*, const int*, const double*,
+            const double*, const int*, const double*, const int*, const double*, double*,
+            const int*);
+void dsyevd_(const char*, const char*, const int*, double*, const int*, double*, double*,
+             const int*, int*, const int*, int*);
+}
+
+namespace qvlmem::ops {
+namespace {
+
+class CountingDevice final : public BlasDevice {
+ public:
+  CountingDevice() : BlasDevice(at::kCPU) {}
+
+  at::Tensor random_signs(uint64_t seed, uint16_t stream, int64_t rows, int64_t cols) override {
+    return FixedOrder().random_signs(seed, stream, rows, cols);
+  }
+  SvdScan scan(const at::Tensor& x) override { return FixedOrder().scan(x); }
+  std::vector<double> read(const at::Tensor& values) override {
+    ++reads;
+    return BlasDevice::read(values);
+  }
+
+  int reads = 0, eigenproblems = 0, fails_at = 0;
+
+ private:
+  static const char* letter(bool transpose) { return transpose ? "T" : "N"; }
+
+  void run(const Gemm<float>& g) override {
+    sgemm_(letter(g.transpose_a), letter(g.transpose_b), &g.m, &g.n, &g.k, &g.alpha, g.a, &g.lda,
+           g.b, &g.ldb, &g.beta, g.c, &g.ldc);
+  }
+  void run(const Gemm<double>& g) override {
+    dgemm_(letter(g.transpose_a), letter(g.transpose_b), &g.m, &g.n, &g.k, &g.alpha, g.a, &g.lda,
+           g.b, &g.ldb, &g.beta, g.c, &g.ldc);
+  }
+  void syrk(int n, int k, const double* a, int lda, double* c, int ldc) override {
+    const double one = 1.0, zero = 0.0;
+    std::vector<double> product(static_cast<size_t>(n) * n);
+    dgemm_("T", "N", &n, &n, &k, &one, a, &lda, a, &lda, &zero, product.data(), &n);
+    for (int col = 0; col < n; ++col) {
+      for (int row = 0; row <= col; ++row) c[col * ldc + row] += product[col * n + row];
+    }
+  }
+  void syevd(int n, double* a, double* values, int32_t* info) override {
+    // What is below the diagonal is nobody's.
+    for (int col = 0; col < n; ++col) std::fill(a + col * n + col + 1, a + (col + 1) * n, NAN);
+    int work_size = 1 + 6 * n + 2 * n * n, int_size = 3 + 5 * n;
+    std::vector<double> work(work_size);
+    std::vector<int> ints(int_size);
+    dsyevd_("V", "U", &n, a, &n, values, work.data(), &work_size, ints.data(), &int_size, info);
+    if (++eigenproblems == fails_at) *info = 1;
+  }
+};
+
+double energy_of(const at::Tensor& x) { return x.to(at::kDouble).square().sum().item<double>(); }
+
+TEST(SvdDeviceTest, TheEnergyIsMetAtARankWithinFivePercentOfTheBest) {
+  at::manual_seed(1);
+  for (const auto& [m, n] : {std::pair{220, 220}, {300, 120}, {100, 250}, {40, 200}}) {
+    for (const NamedSpectrum& spectrum : spectra(std::min(m, n))) {
+      const at::Tensor x = with_spectrum(m, n, spectrum.values);
+      for (const double energy : {0.503, 0.99, 0.9999}) {
+        SCOPED_TRACE(std::string(spectrum.name) + " " + std::to_string(m) + "x" +
+                     std::to_string(n) + " energy " + std::to_string(energy));
+        CountingDevice device;
+        const auto factors = factor_to_energy(device, x, energy_of(x), energy, std::min(m, n), 0);
+        ASSERT_TRUE(factors);
+        const int64_t best = best_rank(spectrum.values, energy);
+        EXPECT_LE(factors->u.size(1), best + std::max<int64_t>(1, best / 20));
+        EXPECT_LE(missing_share(x, factors->u, factors->v), 1 - energy);
+        EXPECT_LT(deviation_from_orthonormal(factors->v), 1e-6);
+      }
+    }
+  }
+}
+
+// The host learns the size of a basis once a block, not at each of its three eigenproblems.
+TEST(SvdDeviceTest, WaitsOnceABlock) {
+  at::manual_seed(2);
+  const at::Tensor x = with_spectrum(400, 300, (-positions(300) / 30).exp());
+  CountingDevice device;
+  RangeFinder finder(device, x, energy_of(x), 0);
+  finder.grow(32);
+  EXPECT_EQ(device.reads, 1);
+  finder.refine();
+  EXPECT_EQ(device.reads, 2);
+  EXPECT_EQ(finder.size(), 32);
+  EXPECT_EQ(device.eigenproblems, 6);
+
+  CountingDevice for_rank;
+  const LowRank factors = factor_to_rank(for_rank, x, energy_of(x), 20, 0);
+  EXPECT_EQ(factors.u.size(1), 20);
+  EXPECT_EQ(for_rank.reads, 2);
+}
+
+// What is dropped is carried as zeros until the host knows; then it must be gone.
+TEST(SvdDeviceTest, ABlockGivesWhatTheMatrixHas) {
+  at::manual_seed(3);
+  const at::Tensor x = at::randn({150, 7}).mm(at::randn({7, 180}));
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    CountingDevice device;
+    RangeFinder finder(device, x.to(dtype), energy_of(x), 5);
+    finder.grow(40);
+    EXPECT_EQ(finder.size(), 7);
+    EXPECT_LT(deviation_from_orthonormal(finder.basis()), 1e-6);
+    EXPECT_LE(finder.missing_energy(), 1e-6 * energy_of(x));
+    finder.grow(5);  // of rounding alone
+    EXPECT_LT(deviation_from_orthonormal(finder.basis()), 1e-6);
+  }
+  // A rank that is asked for is given, whatever the matrix has.
+  CountingDevice device;
+  const LowRank factors = factor_to_rank(device, x, energy_of(x), 30, 0);
+  EXPECT_EQ(factors.v.size(0), 30);
+  EXPECT_LT(deviation_from_orthonormal(factors.v), 1e-6);
+  EXPECT_LT(missing_share(x, factors.u, factors.v), 1e-10);
+}
+
+TEST(SvdDeviceTest, EveryDeviceFindsTheSameRank) {
+  at::manual_seed(4);
+  for (const NamedSpectrum& spectrum : spectra(200)) {
+    const at::Tensor x = with_spectrum(260, 200, spectrum.values);
+    CountingDevice counting;
+    FixedOrder fixed;
+    const auto a = factor_to_energy(counting, x, energy_of(x), 0.99, 200, 3);
+    const auto b = factor_to_energy(fixed, x, energy_of(x), 0.99, 200, 3);
+    ASSERT_TRUE(a && b);
+    EXPECT_NEAR(a->u.size(1), b->u.size(1), 1) << spectrum.name;
+    EXPECT_EQ(least_rank(counting, x, energy_of(x), 0.99, 0),
+              least_rank(fixed, x, energy_of(x), 0.99, 0))
+        << spectrum.name;
+  }
+}
+
+TEST(SvdDeviceTest, AnEigenproblemThatFailsIsAnError) {
+  at::manual_seed(5);
+  const at::Tensor x = with_spectrum(200, 150, (-positions(150) / 10).exp());
+  CountingDevice counted;
+  ASSERT_TRUE(factor_to_energy(counted, x, energy_of(x), 0.999, 150, 0));
+  for (int problem = 1; problem <= counted.eigenproblems; ++problem) {
+    CountingDevice failing;
+    failing.fails_at = problem;
+    EXPECT_THROW(factor_to_energy(failing, x, energy_of(x), 0.999, 150, 0), c10::Error);
+  }
+}
+
+// Every layout that a product meets, empty ones among them.
+TEST(SvdDeviceTest, MultipliesWhateverTheStrides) {
+  at::manual_seed(6);
+  CountingDevice device;
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    const at::TensorOptions options = at::TensorOptions(dtype);
+    for (const auto& [m, k, n] :
+         {std::tuple{5, 7, 3}, {1, 4, 6}, {6, 1, 1}, {4, 0, 3}, {0, 3, 2}}) {
+      const at::Tensor as[] = {at::randn({m, k}, options), at::randn({k, m}, options).t(),
+                               at::randn({m, k + 2}, options).narrow(1, 1, k)};
+      const at::Tensor bs[] = {at::randn({k, n}, options), at::randn({n, k}, options).t(),
+                               at::randn({k + 3, n}, options).narrow(0, 2, k)};
+      for (const at::Tensor& a : as) {
+        for (const at::Tensor& b : bs) {
+          const at::Tensor expected = a.to(at::kDouble).mm(b.to(at::kDouble)).to(dtype);
+          EXPECT_TRUE(at::allclose(device.product(a, b), expected, 1e-4, 1e-5));
+          at::Tensor out = at::ones({m, n + 2}, options).narrow(1, 1, n);
+          device.multiply(out, a, b, -2.0, 0.5);
+          EXPECT_TRUE(at::allclose(out, 0.5 - 2.0 * expected, 1e-4, 1e-5));
+        }
+      }
+    }
+  }
+}
+
+// More columns than are made float64 at a time.
+TEST(SvdDeviceTest, GramsAreSummedInPieces) {
+  at::manual_seed(7);
+  CountingDevice device;
+  const at::Tensor y = at::randn({3, (int64_t{1} << 21) + 5});
+  const at::Tensor expected = y.to(at::kDouble).mm(y.to(at::kDouble).t());
+  EXPECT_TRUE(at::allclose(device.gram(y).tril(), expected.tril(), 1e-12));
+  EXPECT_TRUE(at::allclose(device.gram(y.to(at::kDouble)).tril(), expected.tril(), 1e-12));
+  const at::Tensor part = y.narrow(1, 7, 400).narrow(0, 1, 2);
+  EXPECT_TRUE(at::allclose(device.gram(part).tril(), FixedOrder().gram(part).tril(), 1e-12));
+}
+
+}  // namespace
+}  // namespace qvlmem::ops

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+// Expanding: a block finds the entries of its tile, puts them in their places in shared memory and
+// writes the tile, zeros and all, so that every entry and every element is touched once.
+#include "kernels/sparse/sparse_device.cuh"
+
+namespace qvlmem {
+namespace {
+
+constexpr int kScanThreads = 1024;
+constexpr int kBlock = static_cast<int>(kSparseBlock);
+constexpr int kUnitBlocks = static_cast<int>(kSparseUnit) / kBlock;
+constexpr int kTileBlocks = kSparseTile / kBlock;
+
+// ---- A tile in shared memory ----
+
+template <class Bits>
+struct alignas(16) TileBuffer {
+  Bits element[kSparseTile];
+
+  __device__ void clear() {
+#pragma unroll
+    for (int k = 0; k < kSparseHeld / kVector<Bits>; ++k) {
+      reinterpret_cast<uint4*>(element)[threadIdx.x + k * kBlockThreads] = uint4{0, 0, 0, 0};
+    }
+  }
+
+  // The first n elements.
+  __device__ void write(int n, bool vectors, Bits* y) const {
+    constexpr int V = kVector<Bits>;
+#pragma unroll
+    for (int k = 0; k < kSparseHeld; k += V) {
+      const int at = k * kBlockThreads + static_cast<int>(threadIdx.x) * V;
+      Bits elements[V];
+      load_elements<V>(element + at, V, true, elements);
+      store_elements<V>(elements, n - at, vectors, y + at);
+    }
+  }
+};
+
+template <class Bits>
+struct DecodeShape {
+  int64_t numel, nnz;
+  const Bits* values;
+  Bits* y;
+  bool vectors;  // y is aligned to 16
+  int32_t* corrupt;
+};
+
+template <class Bits>
+DecodeShape<Bits> decode_shape(const SparsePlan& plan, int64_t nnz, const void* values, void* y,
+                               int32_t* corrupt) {
+  return {plan.numel,        nnz,    static_cast<const Bits*>(values), static_cast<Bits*>(y),
+          is_aligned(y, 16), corrupt};
+}
+
+// ---- Lists of positions: COO, and each unit of kUnit16 ----
+
+// The number of entries below `bound`, where they are sorted; some number of them otherwise, the
+// same in every block. Of the interval that is left a warp looks at 32 entries at a time.
+// REQUIRES: the whole warp.
+template <class Index>
+__device__ inline int64_t count_below(const Index* indices, int64_t length, int64_t bound) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
+  int64_t begin = 0, end = length;  // the answer lies in begin..end
+  while (begin < end) {
+    const int64_t step = (end - begin + kWarpLanes - 1) / kWarpLanes;
+    const int64_t at = min(begin + lane * step, end - 1);
+    const unsigned below = __ballot_sync(kAllLanes, static_cast<int64_t>(indices[at]) < bound);
+    const int lanes = below == kAllLanes ? kWarpLanes : __ffs(static_cast<int>(~below)) - 1;
+    if (lanes == 0) return begin;
+    const int64_t last = min(begin + (lanes - 1) * step, end - 1);  // is below
+    if (lanes < kWarpLanes) end = min(begin + lanes * step, end - 1);
+    begin = last + 1;
+  }
+  return begin;
+}
+
+// The list of positions that a tile's are part of.
+template <class Index>
+struct PositionList {
+  const Index* positions;
+  int64_t first, length;   // of the entries
+  int64_t begin, end;      // of the tile, counted as the positions are
+  bool is_first, is_last;  // the tile of the list
+};
+
+template <class Index>
+struct CooSource {
+  using Position = Index;
+  const Index* indices;
+
+  template <class Bits>
+  __device__ PositionList<Index> list(const DecodeShape<Bits>& shape, int64_t tile, int n) const {
+    const int64_t begin = tile * kSparseTile;
+    return {indices, 0, shape.nnz, begin, begin + n, tile == 0, begin + n == shape.numel};
+  }
+};
+
+struct Unit16Source {
+  using Position = uint16_t;
+  const uint16_t* positions;
+  const int64_t* offsets;
+
+  template <class Bits>
+  __device__ PositionList<uint16_t> list(const DecodeShape<Bits>& shape, int64_t tile,
+                                         int n) const {
+    const int64_t unit = tile / kUnitTiles;
+    const int in_unit = static_cast<int>(tile % kUnitTiles);
+    const int begin = in_unit * kSparseTile;
+    // Offsets that do not add up may lead beyond the entries.
+    const int64_t first = min(offsets[unit], shape.nnz);
+    const int64_t length = min(offsets[unit + 1], shape.nnz) - first;
+    return {positions + first,
+            first,
+            length,
+            begin,
+            begin + n,
+            in_unit == 0,
+            in_unit == kUnitTiles - 1 || tile * kSparseTile + n == shape.numel};
+  }
+};
+
+template <class Bits, class Source>
+__global__ void __launch_bounds__(kBlockThreads)
+    scatter_kernel(DecodeShape<Bits> shape, Source source) {
+  using Index = typename Source::Position;
+  __shared__ TileBuffer<Bits> buffer;
+  __shared__ int64_t bounds[2];
+  const int64_t tile = blockIdx.x;
+  const int n = tile_numel(shape.numel, tile);
+  const PositionList<Index> list = source.list(shape, tile, n);
+  const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
+  if (warp < 2) {
+    // All entries lie between the first bound and the last, whatever they hold.
+    int64_t bound;
+    if (warp == 0) {
+      bound = list.is_first ? 0 : count_below(list.positions, list.length, list.begin);
+    } else {
+      bound = list.is_last ? list.length : count_below(list.positions, list.length, list.end);
+    }
+    if (threadIdx.x % kWarpLanes == 0) bounds[warp] = bound;
+  }
+  buffer.clear();
+  __syncthreads();
+  const Index* const positions = list.positions + bounds[0];
+  const Bits* const values = shape.values + list.first + bounds[0];
+  const int64_t count = bounds[1] - bounds[0];
+  // Neighbours agree on where one's entries end and the other's begin: where every block finds its
+  // own in order and in its tile, all are.
+  bool good = count >= 0 && count <= n;
+  if (good) {
+#pragma unroll 1
+    for (int k = threadIdx.x; k < static_cast<int>(count); k += kBlockThreads) {
+      const int64_t place = static_cast<int64_t>(positions[k]) - list.begin;
+      if (place < 0 || place >= n || (k > 0 && positions[k - 1] >= positions[k])) {
+        good = false;
+        break;
+      }
+      buffer.element[place] = values[k];
+    }
+  }
+  if (!good) *shape.corrupt = 1;
+  __syncthreads();
+  buffer.write(n, shape.vectors, shape.y + tile * kSparseTile);
+}
+
+// ---- Units ----
+
+// offsets[u]: entries before unit u, by the counts that an index begins with.
+__global__ void __launch_bounds__(kScanThreads)
+    offsets_kernel(int64_t numel, int64_t unit_count, int64_t nnz, const uint16_t* counts,
+                   int64_t* offsets, int32_t* corrupt) {
+  int64_t before = 0;
+  bool good = true;
+  for (int64_t round = 0; round < unit_count; round += kScanThreads) {
+    const int64_t unit = round + threadIdx.x;
+    int count = 0;
+    if (unit < unit_count) {
+      count = counts[unit];
+      good &= count <= min(kSparseUnit, numel - unit * kSparseUnit);
+    }
+    int total;
+    const int exclusive = block_exclusive_sum<kScanThreads>(count, &total);
+    if (unit < unit_count) offsets[unit] = before + exclusive;
+    before += total;
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) {
+    offsets[unit_count] = before;
+    good &= before == nnz;
+  }
+  if (!good) *corrupt = 1;
+}
+
+struct IndexShape {
+  const uint8_t* index;
+  const int64_t* offsets;
+  int64_t mask_offset, block_counts_offset, full_bits_offset, positions_offset;
+};
+
+// The entries of a tile's unit, within what there is.
+struct UnitEntries {
+  int64_t first;
+  int count;
+};
+
+template <class Bits>
+__device__ inline UnitEntries unit_entries(const DecodeShape<Bits>& shape, const int64_t* offsets,
+                                           int64_t tile) {
+  const int64_t first = min(offsets[tile / kUnitTiles], shape.nnz);
+  const int64_t end = min(offsets[tile / kUnitTiles + 1], shape.nnz);
+  return {first, static_cast<int>(end - first)};
+}
+
+__device__ inline int unit_numel(int64_t numel, int64_t tile) {
+  return static_cast<int>(min(kSparseUnit, numel - tile / kUnitTiles * kSparseUnit));
+}
+
+template <class Bits>
+__global__ void __launch_bounds__(kBlockThreads)
+    block8_kernel(DecodeShape<Bits> shape, IndexShape at) {
+  __shared__ TileBuffer<Bits> buffer;
+  __shared__ int begins[kUnitBlocks + 1];  // the first entry of each block of the unit
+  const int64_t tile = blockIdx.x, unit = tile / kUnitTiles;
+  const int n = tile_numel(shape.numel, tile);
+  const UnitEntries entries = unit_entries(shape, at.offsets, tile);
+  const int blocks = (unit_numel(shape.numel, tile) + kBlock - 1) / kBlock;
+  const int b = static_cast<int>(threadIdx.x);
+  int held = 0;
+  bool good = true;
+  if (b < (blocks + 7) / 8 * 8) {
+    const uint8_t bits = at.index[at.full_bits_offset + unit * (kUnitBlocks / 8) + b / 8];
+    const bool is_full = (bits >> (b % 8)) & 1;
+    if (b < blocks) held = at.index[at.block_counts_offset + unit * kUnitBlocks + b];
+    if (is_full) {
+      good = b < blocks && held == 0;
+      held = kBlock;
+    }
+  }
+  int total;
+  const int before = block_exclusive_sum<kBlockThreads>(held, &total);
+  if (b <= kUnitBlocks) begins[b] = before;
+  good &= total == entries.count;
+  buffer.clear();
+  good = __syncthreads_and(good);
+  if (good) {
+    const int origin = static_cast<int>(tile % kUnitTiles) * kTileBlocks;
+    const int lane = b % kWarpLanes;
+    for (int i = b / kWarpLanes; i < kTileBlocks && origin + i < blocks; i += kSparseWarps) {
+      const int64_t first = entries.first + begins[origin + i];
+      const uint8_t* const positions = at.index + at.positions_offset + first;
+      const int count = begins[origin + i + 1] - begins[origin + i];
+      for (int k = lane; k < count; k += kWarpLanes) {
+        const int place = i * kBlock + positions[k];
+        if (place >= n || (k > 0 && positions[k - 1] >= positions[k])) {
+          good = false;
+          break;
+        }
+        buffer.element[place] = shape.values[first + k];
+      }
+    }
+  }
+  if (!good) *shape.corrupt = 1;
+  __syncthreads();
+  buffer.write(n, shape.vectors, shape.y + tile * kSparseTile);
+}
+
+template <class Bits>
+__global__ void __launch_bounds__(kBlockThreads)
+    bitmask_kernel(DecodeShape<Bits> shape, IndexShape at) {
+  constexpr int V = kVector<Bits>;
+  constexpr int kWord = 64, kTileWords = kSparseTile / kWord;
+  static_assert(kSparseUnit == int64_t{kBlockThreads} * kWord, "a word of the unit a thread");
+  __shared__ unsigned long long words[kTileWords];
+  __shared__ int ranks[kTileWords];  // bits before each word, in the unit
+  const int64_t tile = blockIdx.x, unit = tile / kUnitTiles;
+  const int n = tile_numel(shape.numel, tile), in_unit = unit_numel(shape.numel, tile);
+  const UnitEntries entries = unit_entries(shape, at.offsets, tile);
+  const int t = static_cast<int>(threadIdx.x);
+  // Masks begin at an even address, no better.
+  const uint8_t* const mask = at.index + at.mask_offset + unit * (kSparseUnit / 8) + t * 8;
+  const int bytes = (in_unit + 7) / 8 - t * 8;
+  unsigned long long word = 0;
+  if (bytes >= 8) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const unsigned long long half = reinterpret_cast<const uint16_t*>(mask)[i];
+      word |= half << (16 * i);
+    }
+  } else {
+    for (int i = 0; i < bytes; ++i) word |= static_cast<unsigned long long>(mask[i]) << (8 * i);
+  }
+  const int live = in_unit - t * kWord;  // elements that the word is of
+  bool good = live >= kWord || live <= 0 || word >> live == 0;
+  int total;
+  const int rank = block_exclusive_sum<kBlockThreads>(__popcll(word), &total);
+  const int mine = t - static_cast<int>(tile % kUnitTiles) * kTileWords;
+  if (mine >= 0 && mine < kTileWords) words[mine] = word, ranks[mine] = rank;
+  good &= total == entries.count;
+  good = __syncthreads_and(good);
+  if (!good) {
+    if (t == 0) *shape.corrupt = 1;
+    return;
+  }
+#pragma unroll
+  for (int k = 0; k < kSparseHeld; k += V) {
+    const int first = k * kBlockThreads + t * V;
+    const unsigned long long bits = words[first / kWord];
+    int64_t next =
+        entries.first + ranks[first / kWord] + __popcll(bits & ((1ull << (first % kWord)) - 1));
+    Bits elements[V];
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      elements[j] = 0;
+      if ((bits >> (first % kWord + j)) & 1) elements[j] = shape.values[next++];
+    }
+    store_elements<V>(elements, n - first, shape.vectors, shape.y + tile * kSparseTile + first);
+  }
+}
+
+template <class Index>
+cudaError_t densify(const SparsePlan& plan, const Index* indices, const void* values, int64_t nnz,
+                    void* y, int32_t* corrupt, cudaStream_t stream) {
+  const unsigned tiles = static_cast<unsigned>(sparse_tile_count(plan));
+  if (tiles == 0) return cudaSuccess;
+  return with_bits(plan, [&](auto bits) {
+    using Bits = decltype(bits);
+    scatter_kernel<<<tiles, kBlockThreads, 0, stream>>>(
+        decode_shape<Bits>(plan, nnz, values, y, corrupt), CooSource<Index>{indices});
+    return cudaGetLastError();
+  });
+}
+
+}  // namespace
+
+cudaError_t sparse_densify_cuda(const SparsePlan& plan, const int32_t* indices, const void* values,
+                                int64_t nnz, void* y, int32_t* corrupt,
+                                cudaStream_t stream) noexcept {
+  return densify(plan, indices, values, nnz, y, corrupt, stream);
+}
+
+cudaError_t sparse_densify_cuda(const SparsePlan& plan, const int64_t* indices, const void* values,
+                                int64_t nnz, void* y, int32_t* corrupt,
+                                cudaStream_t stream) noexcept {
+  return densify(plan, indices, values, nnz, y, corrupt, stream);
+}
+
+int64_t sparse_decode_workspace_bytes(const SparsePlan& plan) noexcept {
+  return (plan.unit_count + 1) * static_cast<int64_t>(sizeof(int64_t));
+}
+
+cudaError_t sparse_decode_cuda(const SparsePlan& plan, const void* index, const void* values,
+                               void* y, int32_t* corrupt, void* workspace,
+                               cudaStream_t stream) noexcept {
+  const unsigned tiles = static_cast<unsigned>(sparse_tile_count(plan));
+  if (tiles == 0) return cudaSuccess;
+  const uint8_t* const bytes = static_cast<const uint8_t*>(index);
+  int64_t* const offsets = static_cast<int64_t*>(workspace);
+  offsets_kernel<<<1, kScanThreads, 0, stream>>>(
+      plan.numel, plan.unit_count, plan.nnz, static_cast<const uint16_t*>(index), offsets, corrupt);
+  const IndexShape at{bytes,
+                      offsets,
+                      plan.mask_offset,
+                      plan.block_counts_offset,
+                      plan.full_bits_offset,
+                      plan.positions_offset};
+  return with_bits(plan, [&](auto bits) {
+    using Bits = decltype(bits);
+    const auto shape = decode_shape<Bits>(plan, plan.nnz, values, y, corrupt);
+    switch (plan.form) {
+      case SparseForm::kBitmask:
+        bitmask_kernel<<<tiles, kBlockThreads, 0, stream>>>(shape, at);
+        break;
+      case SparseForm::kBlock8:
+        block8_kernel<<<tiles, kBlockThreads, 0, stream>>>(shape, at);
+        break;
+      case SparseForm::kUnit16: {
+        const auto* positions = reinterpret_cast<const uint16_t*>(bytes + plan.positions_offset);
+        scatter_kernel<<<tiles, kBlockThreads, 0, stream>>>(shape,
+                                                            Unit16Source{positions, offsets});
+        break;
+      }
+    }
+    return cudaGetLastError();
+  });
+}
+
+}  // namespace qvlmem
