@@ -41,6 +41,7 @@ Payload encode_bounded_cuda(const at::Tensor& x, const CompressOptions& options)
   const c10::cuda::CUDAGuard guard(x.device());
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
   const BoundedCall call = prepare_bounded(x, options);
+  check_not_capturing(kOp);
   const DType dtype = kernel_dtype(kOp, x.scalar_type());
   const void* const values = call.values.const_data_ptr();
   float* const step = call.step.mutable_data_ptr<float>();

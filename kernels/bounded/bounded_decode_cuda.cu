@@ -114,7 +114,10 @@ __global__ void __launch_bounds__(kPieceThreads)
   uint32_t total;
   int at = static_cast<int>(warp_sum_before(int_pack_payload_bytes(header), &total));
   const uint8_t* const payload = from + 1 + ceil_div(span.n, kPackBlock) + pieces[warp];
-  at += load_run(payload, static_cast<int>(total), {in.packed, in.packed + in.packed_bytes}, stage);
+  at += run_lead(payload);
+  RunUnderWay<4> under_way;
+  under_way.leave(payload, static_cast<int>(total), {in.packed, in.packed + in.packed_bytes});
+  under_way.arrive(stage);
   __syncwarp();
   uint32_t base = int_pack_base(header);
   if (int_has_base(header)) {

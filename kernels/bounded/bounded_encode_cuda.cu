@@ -15,19 +15,23 @@ __device__ __forceinline__ void stage_integers(const BoundedShape& shape, const 
                                                uint4* staged) {
   constexpr int V = kVector<T>;
   const T* const values = x + span.begin + piece * kPieceValues;
+  T element[kPackBlock / V][V];  // all loads are sent off before one is waited for
+#pragma unroll
+  for (int round = 0; round < kPackBlock / V; ++round) {
+    const int first = (round * kWarpLanes + warp_lane()) * V;
+    load_elements<V>(values + first, n - first, shape.vectors, element[round]);
+  }
 #pragma unroll
   for (int round = 0; round < kPackBlock / V; ++round) {
     const int first = (round * kWarpLanes + warp_lane()) * V;
     uint32_t q[V] = {};
     if (first < n) {
-      T element[V];
-      load_elements<V>(values + first, n - first, shape.vectors, element);
       StepsInTurn steps(shape, span, step, piece * kPieceValues + first, n - first);
       BoundedStep current{};
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         if (steps.enters(k)) current = bounded_step(steps.step());
-        q[k] = static_cast<uint32_t>(bounded_quantize(to_float(element[k]), current));
+        q[k] = static_cast<uint32_t>(bounded_quantize(to_float(element[round][k]), current));
       }
     }
 #pragma unroll

@@ -97,27 +97,71 @@ struct Readable {
   const uint8_t* end;
 };
 
-// Chunks of shared memory that load_run writes to, and a word that word_at may look at beyond.
+// Chunks of shared memory for a run of so many bytes, and a word that words_at may look at beyond.
 constexpr int run_chunks(int bytes) { return bytes / 16 + 2; }
 
-// Reads bytes [from, from + bytes) to `run`, where they begin as far into a chunk as in global
-// memory: at the byte that this returns.
-__device__ inline int load_run(const uint8_t* from, int bytes, Readable all, uint4* run) {
-  const int lead = static_cast<int>(reinterpret_cast<uintptr_t>(from) & 15u);
-  const int chunks = (lead + bytes + 15) / 16;
-  for (int c = warp_lane(); c < chunks; c += kWarpLanes) {
-    const uint8_t* chunk = from - lead + 16 * c;
-    if (chunk >= all.begin && all.end - chunk >= 16) {
-      run[c] = *reinterpret_cast<const uint4*>(chunk);
-      continue;
-    }
-    uint8_t* to = reinterpret_cast<uint8_t*>(run + c);
-    for (int i = 0; i < 16; ++i) {
-      if (chunk + i >= all.begin && chunk + i < all.end) to[i] = chunk[i];
+// Where bytes from global memory begin in their run.
+__device__ inline int run_lead(const uint8_t* from) {
+  return static_cast<int>(reinterpret_cast<uintptr_t>(from) & 15u);
+}
+
+// Bytes [from, from + bytes) on their way from global memory to a run in shared memory. Several may
+// be at once: all loads of a warp are sent off before it waits for one. kRounds: chunks that a lane
+// has under way; what else there is comes with arrive.
+template <int kRounds>
+class RunUnderWay {
+ public:
+  __device__ __forceinline__ void leave(const uint8_t* from, int bytes, Readable all) {
+    const int lead = run_lead(from);
+    all_ = all;
+    first_ = from - lead;
+    chunks_ = (lead + bytes + 15) / 16;
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      const int c = round * kWarpLanes + warp_lane();
+      if (c < chunks_ && is_whole(c)) held_[round] = chunk(c);
     }
   }
-  return lead;
-}
+
+  // In the run they begin as far into a chunk as in global memory.
+  __device__ __forceinline__ void arrive(uint4* run) const {
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      const int c = round * kWarpLanes + warp_lane();
+      if (c >= chunks_) continue;
+      if (is_whole(c)) {
+        run[c] = held_[round];
+      } else {
+        take_readable(c, run);
+      }
+    }
+    for (int c = kRounds * kWarpLanes + warp_lane(); c < chunks_; c += kWarpLanes) {
+      if (is_whole(c)) {
+        run[c] = chunk(c);
+      } else {
+        take_readable(c, run);
+      }
+    }
+  }
+
+ private:
+  __device__ bool is_whole(int c) const {
+    return first_ + 16 * c >= all_.begin && all_.end - first_ >= 16 * (c + 1);
+  }
+  __device__ uint4 chunk(int c) const { return reinterpret_cast<const uint4*>(first_)[c]; }
+  __device__ void take_readable(int c, uint4* run) const {
+    uint8_t* const to = reinterpret_cast<uint8_t*>(run + c);
+    const uint8_t* const from = first_ + 16 * c;
+    for (int i = 0; i < 16; ++i) {
+      if (from + i >= all_.begin && from + i < all_.end) to[i] = from[i];
+    }
+  }
+
+  Readable all_;
+  const uint8_t* first_;
+  int chunks_;
+  uint4 held_[kRounds];
+};
 
 // kCount words that begin at byte `at` of a run, or the first n of them.
 template <int kCount>

@@ -223,21 +223,28 @@ __global__ void __launch_bounds__(kPieceThreads)
 #pragma unroll 1
   for (int a = 0; a < P::kArrays; ++a) {
     uint4* const array = stage_of_warp + a * P::kArrayChunks;
+    // Each lane has two chunks of a whole piece of a plane.
+    RunUnderWay<2> under_way[P::kWordBytes];
     int lead[P::kWordBytes];
 #pragma unroll
     for (int p = 0; p < P::kWordBytes; ++p) {
       const uint32_t place = layout.places[4 * a + p];
       const LosslessMode mode = entry_mode(place);
-      const uint8_t* const plane = from + entry_bytes(place);
-      lead[p] = 0;
+      const uint8_t* run_from = from + entry_bytes(place);
+      int run_bytes = 0;
       if (mode == LosslessMode::kRaw) {
-        lead[p] = load_run(plane + piece * kPieceValues, n, all, array + p * kRunChunks);
+        run_from += piece * kPieceValues;
+        run_bytes = n;
       } else if (mode == LosslessMode::kPacked) {
         const uint32_t words = layout.words[(4 * a + p) * P::kPieces + piece];
-        lead[p] = load_run(plane + header_bytes + 4 * (words & 0xfffffu),
-                           static_cast<int>(4 * (words >> 20)), all, array + p * kRunChunks);
+        run_from += header_bytes + 4 * (words & 0xfffffu);
+        run_bytes = static_cast<int>(4 * (words >> 20));
       }
+      lead[p] = run_lead(run_from);
+      under_way[p].leave(run_from, run_bytes, all);
     }
+#pragma unroll
+    for (int p = 0; p < P::kWordBytes; ++p) under_way[p].arrive(array + p * kRunChunks);
     __syncwarp();
     uint32_t word[P::kWords];
 #pragma unroll

@@ -20,23 +20,29 @@ __device__ __forceinline__ void stage(const PieceSource& source, bool vectors,
                                       const ScalarMap<kScalarBytes>& map, uint4* staged) {
   using P = Piece<kScalarBytes>;
   constexpr int kRounds = P::kArrays * P::kArrayChunks / kWarpLanes;
-  constexpr int kUnroll = kRounds < 8 ? kRounds : 8;  // chunks on their way at a time
-#pragma unroll kUnroll
-  for (int i = 0; i < kRounds; ++i) {
-    const int chunk = i * kWarpLanes + warp_lane();
-    const int first = chunk * P::kVector;
-    const int at = first / source.run * source.stride + first % source.run;
-    Chunk<kScalarBytes> in;
-    load_elements<P::kVector>(reinterpret_cast<const Scalar<kScalarBytes>*>(source.from) + at,
-                              source.n - first, vectors, in.scalar);
+  constexpr int kUnderWay = kRounds < 8 ? kRounds : 8;  // all sent off before one is waited for
+#pragma unroll 1
+  for (int round = 0; round < kRounds; round += kUnderWay) {
+    Chunk<kScalarBytes> in[kUnderWay];
 #pragma unroll
-    for (auto& word : in.word) word = map.map(word);
-    if constexpr (kScalarBytes == 8) {
-      uint2* halves = reinterpret_cast<uint2*>(staged + swizzled(chunk / 2)) + chunk % 2;
-      halves[0] = make_uint2(in.pair[0].x, in.pair[1].x);
-      halves[2 * P::kArrayChunks] = make_uint2(in.pair[0].y, in.pair[1].y);
-    } else {
-      staged[swizzled(chunk)] = in.raw;
+    for (int i = 0; i < kUnderWay; ++i) {
+      const int first = ((round + i) * kWarpLanes + warp_lane()) * P::kVector;
+      const int at = first / source.run * source.stride + first % source.run;
+      load_elements<P::kVector>(reinterpret_cast<const Scalar<kScalarBytes>*>(source.from) + at,
+                                source.n - first, vectors, in[i].scalar);
+    }
+#pragma unroll
+    for (int i = 0; i < kUnderWay; ++i) {
+      const int chunk = (round + i) * kWarpLanes + warp_lane();
+#pragma unroll
+      for (auto& word : in[i].word) word = map.map(word);
+      if constexpr (kScalarBytes == 8) {
+        uint2* halves = reinterpret_cast<uint2*>(staged + swizzled(chunk / 2)) + chunk % 2;
+        halves[0] = make_uint2(in[i].pair[0].x, in[i].pair[1].x);
+        halves[2 * P::kArrayChunks] = make_uint2(in[i].pair[0].y, in[i].pair[1].y);
+      } else {
+        staged[swizzled(chunk)] = in[i].raw;
+      }
     }
   }
   __syncwarp();

@@ -109,6 +109,44 @@ def test_lossless(ops, x, level):
     check_same(ops.lossless_decode(got, x.shape, x.dtype), ops.lossless_decode(want, x.shape, x.dtype))
 
 
+def test_lossless_bytes_may_lie_anywhere(ops):
+    for dtype in (torch.bfloat16, torch.float32, torch.int64):
+        x = values('normal', (70000,), torch.float32).to(dtype)
+        encoded = ops.lossless_encode(x)
+        for offset in (1, 2, 7, 16):
+            room = torch.zeros(encoded.numel() + offset, dtype=torch.uint8, device='cuda')
+            room[offset:] = encoded
+            assert same_bits(ops.lossless_decode(room[offset:], x.shape, dtype).cpu(), x)
+
+
+def test_damaged_lossless_bytes_are_refused_in_the_same_words(ops):
+    x = values('normal', (50, 70), torch.bfloat16)
+    good = ops.lossless_encode(x)
+    longer, damaged = torch.cat([good, good[:1]]), good.clone()
+    damaged[-40] ^= 0xff
+    damaged[32] ^= 0x55
+    for data, shape, dtype in ((good[:-1], x.shape, x.dtype), (longer, x.shape, x.dtype), (damaged, x.shape, x.dtype),
+                               (good[:9], x.shape, x.dtype), (good, [3], x.dtype), (good, x.shape, torch.float32)):
+        told = []
+        for tensor in (data, on_cuda(data)):
+            with pytest.raises((ValueError, TypeError)) as error:
+                ops.lossless_decode(tensor, shape, dtype)
+            told.append((error.type, str(error.value).splitlines()[0]))
+        assert told[0] == told[1]
+
+
+@pytest.mark.parametrize('bound', ['tensor', 'row', 'element'])
+@pytest.mark.parametrize('dtype', FLOATS, ids=str)
+def test_bounded_packs_what_it_packs_on_the_cpu(ops, bound, dtype):
+    manager = torch.classes.qvlmem.CompressionManager(f'prefer:balanced,max_error:0.01,bound:{bound}')
+    for kind in ('normal', 'sparse', 'outliers'):
+        for shape in ((33, 129), (3, 40001), (5, 8192), (700000,), (0,), ()):
+            x = values(kind, shape, dtype)
+            want, got = manager.compress_tensor(x, 'bounded'), manager.compress_tensor(on_cuda(x), 'bounded')
+            check_same(got.parts(), want.parts())
+            check_same(ops.decompress(got), ops.decompress(want))
+
+
 @given(tensors(nonfinite=True))
 def test_profile(ops, x):
     check_same(ops.profile_values(on_cuda(x)), ops.profile_values(x))
@@ -254,6 +292,22 @@ def test_graphs_replay_with_new_values(ops):
     assert scale[5, 1].isnan() and int(scale.isnan().sum()) == 1
 
 
+def test_graphs_replay_decoding_lossless_bytes(ops):
+    """What the device cannot decode is not refused then, but comes back as NaN."""
+    x = values('normal', (64, 256), torch.float32)
+    data = on_cuda(ops.lossless_encode(x))
+    ops.lossless_decode(data, x.shape, x.dtype)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = ops.lossless_decode(data, x.shape, x.dtype)
+    graph.replay()
+    assert same_bits(captured.cpu(), x)
+    data[4] ^= 1
+    graph.replay()
+    assert bool(captured.isnan().all())
+
+
 def test_svd_reconstruct_can_be_captured(ops):
     u, v = torch.randn(64, 8, device='cuda'), torch.randn(8, 96, device='cuda')
     ops.svd_reconstruct(u, v, [64, 96], torch.float16)
@@ -266,7 +320,7 @@ def test_svd_reconstruct_can_be_captured(ops):
         assert same_bits(captured.cpu(), ops.svd_reconstruct(u, v, [64, 96], torch.float16).cpu())
 
 
-@pytest.mark.parametrize('op', ['svd', 'sparsify'])
+@pytest.mark.parametrize('op', ['svd', 'sparsify', 'lossless_encode'])
 def test_sizes_that_must_reach_the_host_refuse_capture(ops, op):
     x = torch.randn(64, 96, device='cuda')
     with torch.cuda.graph(torch.cuda.CUDAGraph()):
