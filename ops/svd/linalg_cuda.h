@@ -12,6 +12,19 @@
 
 namespace qvlmem::ops {
 
+// cuSOLVER's functions, found at the first call: PyTorch loads that library late, and one that this
+// library was linked with could not be found by whoever loads it without a run path.
+struct Cusolver {
+  decltype(&cusolverDnCreate) Create;
+  decltype(&cusolverDnDestroy) Destroy;
+  decltype(&cusolverDnSetStream) SetStream;
+  decltype(&cusolverDnDsyevd) Dsyevd;
+  decltype(&cusolverDnDsyevd_bufferSize) Dsyevd_bufferSize;
+};
+
+// RuntimeError where there is none.
+const Cusolver& cusolver();
+
 // RuntimeError that names the call unless it succeeded.
 void check_cublas(cublasStatus_t status, const char* call);
 void check_cusolver(cusolverStatus_t status, const char* call);

@@ -77,13 +77,14 @@ class CudaSvdDevice final : public BlasDevice {
   void syevd(int n, double* a, double* values, int32_t* info) override {
     if (!solver_) solver_.emplace(stream_);
     int count = 0;
-    check_cusolver(cusolverDnDsyevd_bufferSize(*solver_, kVectors, kUpper, n, a, n, values, &count),
-                   "cusolverDnDsyevd_bufferSize");
+    check_cusolver(
+        cusolver().Dsyevd_bufferSize(*solver_, kVectors, kUpper, n, a, n, values, &count),
+        "cusolverDnDsyevd_bufferSize");
     if (!workspace_.defined() || workspace_.numel() < count) {
       workspace_ = at::empty({count}, options().dtype(at::kDouble));
     }
-    check_cusolver(cusolverDnDsyevd(*solver_, kVectors, kUpper, n, a, n, values,
-                                    workspace_.mutable_data_ptr<double>(), count, info),
+    check_cusolver(cusolver().Dsyevd(*solver_, kVectors, kUpper, n, a, n, values,
+                                     workspace_.mutable_data_ptr<double>(), count, info),
                    "cusolverDnDsyevd");
   }
 

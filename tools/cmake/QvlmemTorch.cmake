@@ -100,7 +100,7 @@ endif()
 # Wheels of NVIDIA's libraries know no names without a version; LibTorch has them in its own folder.
 function(qvlmem_add_torch_cuda all)
   set(libraries "")
-  foreach(name cudart cublas cusolver cusparse)
+  foreach(name cudart cublas cusparse)
     file(GLOB found ${QVLMEM_TORCH_ROOT}/../nvidia/*/lib/lib${name}.so.* ${QVLMEM_TORCH_ROOT}/lib/lib${name}[.-]*)
     if(NOT found)
       find_library(QVLMEM_LIB_${name} ${name} REQUIRED
