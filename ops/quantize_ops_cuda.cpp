@@ -35,9 +35,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize_cuda(const at::Tensor& x
 at::Tensor dequantize_cuda(const at::Tensor& q, const at::Tensor& scale,
                            const at::Tensor& zero_point, at::IntArrayRef shape, int64_t bits,
                            int64_t group_size, std::optional<at::ScalarType> dtype) {
-  const c10::cuda::CUDAGuard guard(q.device());
   const DequantizeCall call =
       prepare_dequantize(q, scale, zero_point, shape, bits, group_size, dtype);
+  const c10::cuda::CUDAGuard guard(call.q.device());
   C10_CUDA_CHECK(qvlmem::dequantize_cuda(
       call.plan, call.q.const_data_ptr(), call.scale.const_data_ptr<float>(),
       call.plan.symmetric ? nullptr : call.zero_point.const_data_ptr<int32_t>(),

@@ -1,59 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA tensors: the parts and values of the CPU, on streams, in graphs, on every device.
-
-Without a GPU, or with a library without CUDA, these skip; QVLMEM_REQUIRE_CUDA=1 has them fail instead.
-"""
-
-import os
+"""CUDA tensors: the parts, values and words of the CPU."""
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
 
+from cuda_device import check_same, on_cuda, require_cuda  # noqa: F401  (a fixture)
 from op_samples import TENSOR_OPS, samples
 from strategies import FLOATS, any_tensors, laid_out, same_bits, tensor_error, tensors, values
 
 # What svd computes depends on the device's linear algebra; its error is what is pinned.
 SAME_BYTES = tuple(op for op in TENSOR_OPS if not op.startswith('svd'))
 METHODS = ('none', 'int8', 'int4', 'fp16', 'bounded', 'sparse', 'lossless')
-
-
-def why_not():
-    """Why there is no CUDA to test on; '' where there is."""
-    if not torch._C._dispatch_has_kernel_for_dispatch_key('qvlmem::quantize', 'CUDA'):
-        return 'the library was built without CUDA'
-    return '' if torch.cuda.is_available() else 'no CUDA device'
-
-
-@pytest.fixture(autouse=True)
-def _cuda():
-    reason = why_not()
-    if reason and os.environ.get('QVLMEM_REQUIRE_CUDA') == '1':
-        pytest.fail(f'QVLMEM_REQUIRE_CUDA=1, but {reason}')
-    if reason:
-        pytest.skip(reason)
-
-
-def on_cuda(value):
-    """The same tensor, strides and alignment included, on the GPU."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    if value.numel() == 0:
-        return value.cuda()
-    storage = torch.empty(value.untyped_storage().nbytes(), dtype=torch.uint8, device='cuda')
-    storage.copy_(torch.empty(0, dtype=torch.uint8).set_(value.untyped_storage()))
-    flat = torch.empty(0, dtype=value.dtype, device='cuda').set_(storage.untyped_storage())
-    return flat.as_strided(value.shape, value.stride(), value.storage_offset())
-
-
-def each(result):
-    return [result] if isinstance(result, torch.Tensor) else list(result)
-
-
-def check_same(got, want):
-    for a, b in zip(each(got), each(want), strict=True):
-        assert a.device.type == 'cuda' and same_bits(a.cpu(), b)
 
 
 def errors_of(c):
@@ -247,155 +206,7 @@ def test_parts_on_two_devices_are_refused(ops):
         ops.dequantize(q, scale.cpu(), zero_point, [4, 8])
 
 
-def test_work_is_ordered_on_the_current_stream(ops):
-    """The input is still being made when the operator is called, and nobody waits for the other stream."""
-    x = torch.randn(2048, 2048, device='cuda')
-    want = ops.quantize((x @ x).cpu(), 8, True, 128)
-    torch.cuda.synchronize()
-    stream = torch.cuda.Stream()
-    for _ in range(5):
-        with torch.cuda.stream(stream):
-            q, scale, _ = ops.quantize(x @ x, 8, True, 128)
-            y = ops.dequantize(q, scale, q.new_empty(0, dtype=torch.int32), q.shape, 8, 128)
-        stream.synchronize()
-        assert same_bits(q.cpu(), want[0]) and same_bits(scale.cpu(), want[1])
-        assert torch.isfinite(y).all()
-
-
-def test_graphs_replay_with_new_values(ops):
-    """Ops with static sizes can be captured; NaN is then not refused but marks its group's scale."""
-    x = torch.randn(64, 256, device='cuda')
-
-    def work(t):
-        q, scale, zero_point = ops.quantize(t, 8, False, 64)
-        half, factor = ops.to_fp16(t)
-        indices = torch.arange(0, t.numel(), 3, device=t.device)
-        return (scale, ops.dequantize(q, scale, zero_point, t.shape, 8, 64), half,
-                ops.from_fp16(half, factor), ops.densify(indices, t.flatten()[::3], t.shape))
-
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        work(x)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = work(x)
-    for seed in range(3):
-        fresh = values('normal', (64, 256), torch.float32, seed)
-        x.copy_(fresh)
-        graph.replay()
-        check_same(captured, work(fresh))
-    x[5, 70] = float('nan')
-    graph.replay()
-    scale = captured[0].cpu()
-    assert scale[5, 1].isnan() and int(scale.isnan().sum()) == 1
-
-
-def test_graphs_replay_decoding_lossless_bytes(ops):
-    """What the device cannot decode is not refused then, but comes back as NaN."""
-    x = values('normal', (64, 256), torch.float32)
-    data = on_cuda(ops.lossless_encode(x))
-    ops.lossless_decode(data, x.shape, x.dtype)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = ops.lossless_decode(data, x.shape, x.dtype)
-    graph.replay()
-    assert same_bits(captured.cpu(), x)
-    data[4] ^= 1
-    graph.replay()
-    assert bool(captured.isnan().all())
-
-
-def test_svd_reconstruct_can_be_captured(ops):
-    u, v = torch.randn(64, 8, device='cuda'), torch.randn(8, 96, device='cuda')
-    ops.svd_reconstruct(u, v, [64, 96], torch.float16)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = ops.svd_reconstruct(u, v, [64, 96], torch.float16)
-    for scale in (1.0, 1e6, 3e37):
-        u.copy_(torch.randn(64, 8) * scale)
-        graph.replay()
-        assert same_bits(captured.cpu(), ops.svd_reconstruct(u, v, [64, 96], torch.float16).cpu())
-
-
-@pytest.mark.parametrize('op', ['svd', 'sparsify', 'lossless_encode'])
-def test_sizes_that_must_reach_the_host_refuse_capture(ops, op):
-    x = torch.randn(64, 96, device='cuda')
-    with torch.cuda.graph(torch.cuda.CUDAGraph()):
-        x.mul_(1)
-        with pytest.raises(RuntimeError, match='no CUDA graph to be captured'):
-            getattr(ops, op)(x)
-
-
-def test_scripted_programs(ops):
-    @torch.jit.script
-    def program(x: torch.Tensor):
-        q, scale, zero_point = torch.ops.qvlmem.quantize(x, 4, False, 32)
-        y = torch.ops.qvlmem.dequantize(q, scale, zero_point, x.shape, 4, 32, x.dtype)
-        c = torch.ops.qvlmem.compress(x, 'int8')
-        return y, torch.ops.qvlmem.decompress(c)
-
-    x = values('normal', (12, 129), torch.float16)
-    for _ in range(3):
-        check_same(program(on_cuda(x)), program(x))
-
-
-def test_every_device_does_its_own(ops):
-    if torch.cuda.device_count() < 2:
-        pytest.skip('one CUDA device')
-    x = values('normal', (64, 129), torch.float32)
-    with torch.cuda.device(0):
-        q, scale, zero_point = ops.quantize(x.to('cuda:1'), 8, False, 32)
-        assert {t.device.index for t in (q, scale, zero_point)} == {1}
-        y = ops.dequantize(q, scale, zero_point, x.shape, 8, 32)
-        assert torch.cuda.current_device() == 0
-    assert same_bits(y.cpu(), ops.dequantize(*ops.quantize(x, 8, False, 32), x.shape, 8, 32))
-
-
-def test_a_cache_holds_on_the_cpu_what_comes_from_the_gpu():
-    cache = torch.classes.qvlmem.HierarchicalCache(torch.classes.qvlmem.CompressionManager('method:int8'))
-    x = on_cuda(values('normal', (512, 512), torch.float32))
-    cache.put('key', x)
-    before = torch.cuda.memory_allocated()
-    y = cache.get('key')
-    assert y.device == x.device and tensor_error(x, y) < 0.02 and cache.tier_of('key') == 'cpu'
-    del y
-    cache.remove('key')
-    assert torch.cuda.memory_allocated() == before
-
-
-def test_more_elements_than_32_bits_count(ops):
-    count = 2**31 + 77
-    if torch.cuda.mem_get_info()[0] < 6 * count:
-        pytest.skip('needs 12 GiB of free device memory')
-    x = torch.zeros(count, dtype=torch.float16, device='cuda')
-    tail = values('normal', (1000,), torch.float16)
-    x[-1000:] = tail
-    q, scale, zero_point = ops.quantize(x)
-    want = ops.quantize(torch.cat([torch.zeros(8, dtype=torch.float16), tail]))
-    assert same_bits(q[-1000:].cpu(), want[0][-1000:]) and same_bits(scale.cpu(), want[1])
-    indices, kept = ops.sparsify(x, 0.5)
-    assert indices.dtype == torch.int64 and same_bits(kept.cpu(), tail[tail != 0])
-    assert torch.equal(indices.cpu(), (tail != 0).nonzero().flatten() + (count - 1000))
-    assert torch.equal(ops.densify(indices, kept, [count]), x)
-    del x
-    y = ops.dequantize(q, scale, zero_point, [count], dtype=torch.float16)
-    assert same_bits(y[-1000:].cpu(), ops.dequantize(*want, [1008], dtype=torch.float16)[-1000:])
-    assert int(y[:-1000].count_nonzero()) == 0
-
-
 def test_strides_and_offsets_are_followed(ops):
     for layout in ('offset', 'transposed', 'strided', 'narrowed', 'expanded', 'broadcast'):
         x = laid_out(values('normal', (6, 66), torch.bfloat16), layout)
         check_same(ops.quantize(on_cuda(x), 4, False, 22), ops.quantize(x, 4, False, 22))
-
-
-def test_memory_of_failed_calls_is_given_back(ops):
-    x = torch.full((1 << 20,), float('nan'), device='cuda')
-    before = torch.cuda.memory_allocated()
-    for _ in range(3):
-        with pytest.raises(ValueError):
-            ops.quantize(x, 8, True, 128)
-    assert torch.cuda.memory_allocated() == before
