@@ -22,8 +22,8 @@ std::tuple<at::Tensor, at::Tensor> to_fp16_cuda(const at::Tensor& x) {
 
 at::Tensor from_fp16_cuda(const at::Tensor& half, const at::Tensor& scale,
                           std::optional<at::ScalarType> dtype) {
-  const c10::cuda::CUDAGuard guard(half.device());
   const HalfDecodeCall call = prepare_from_fp16(half, scale, dtype);
+  const c10::cuda::CUDAGuard guard(half.device());
   C10_CUDA_CHECK(half_decode_cuda(call.plan, call.half.const_data_ptr(), scale.const_data_ptr(),
                                   kernel_dtype("from_fp16", scale.scalar_type()),
                                   call.y.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()));
