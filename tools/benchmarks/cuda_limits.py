@@ -69,6 +69,8 @@ def main():
                'x copy by instructions', 'limited by'])
     rows = [times(case) if measured else limits(case) for case in found]
     if '--markdown' in sys.argv:
+        print('# What the CUDA kernels ask of a GPU\n\nPrinted by `tools/bench cuda --markdown`; benchmarks.md says how to '
+              'read it.\n')
         print(*('| ' + ' | '.join(row) + ' |' for row in [header, ['---'] + ['---:'] * (len(header) - 1), *rows]), sep='\n')
         return
     widths = [max(map(len, column)) for column in zip(header, *rows)]
