@@ -18,6 +18,7 @@
 #include "kernels/bounded/bounded.h"
 #include "ops/base/check.h"
 #include "ops/base/ordered_units.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 #include "ops/base/reserved_bytes.h"
 #include "ops/codec/codec.h"
@@ -321,7 +322,7 @@ struct Encoded {
 
 at::Tensor decode_bounded(const Payload& payload, const TensorInfo& info) {
   const Encoded e(payload, info);
-  at::Tensor y = at::empty(info.shape, e.step.options().dtype(info.dtype));
+  at::Tensor y = ops::empty_output(info.shape, e.step.options().dtype(info.dtype));
   const DType dtype = ops::kernel_dtype(kOp, info.dtype);
   const Status status = parallel_status(e.plan.unit_count, [&](int64_t begin, int64_t end) {
     return bounded_decode_cpu(e.plan, e.packed.const_data_ptr<uint8_t>(), e.offset.data(),

@@ -8,6 +8,7 @@
 
 #include "kernels/half/half.h"
 #include "ops/base/check.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 
 namespace qvlmem::ops {
@@ -76,7 +77,7 @@ double encode(const HalfPlan& plan, const void* x, double scale, void* half) {
 std::tuple<at::Tensor, at::Tensor> to_fp16_cpu(const at::Tensor& x) {
   check_half_input(x);
   const HalfPlan plan = make_plan("to_fp16", "x", x.numel(), x.scalar_type());
-  at::Tensor half = at::empty(x.sizes(), x.options().dtype(at::kHalf));
+  at::Tensor half = empty_output(x.sizes(), x.options().dtype(at::kHalf));
   at::Tensor scale = at::empty({}, x.options().dtype(scale_dtype(x)));
   const at::Tensor values = x.contiguous();
   const void* data = values.const_data_ptr();
@@ -98,7 +99,7 @@ at::Tensor from_fp16_cpu(const at::Tensor& half, const at::Tensor& scale,
                          std::optional<at::ScalarType> dtype) {
   const at::ScalarType result = check_half_parts(half, scale, dtype);
   const HalfPlan plan = make_plan("from_fp16", "half", half.numel(), result);
-  at::Tensor y = at::empty(half.sizes(), half.options().dtype(result));
+  at::Tensor y = empty_output(half.sizes(), half.options().dtype(result));
   const at::Tensor values = half.contiguous();
   const void* data = values.const_data_ptr();
   const double factor = scale.item<double>();

@@ -12,6 +12,7 @@
 #include "kernels/base/checked.h"
 #include "kernels/quantize/quantize.h"
 #include "ops/base/check.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 
 namespace qvlmem::ops {
@@ -106,7 +107,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> quantize_cpu(const at::Tensor& x,
   check_lossy_input("quantize", x);
   const QuantizePlan plan = make_plan("quantize", x.sizes(), bits, symmetric, group_size);
   const auto shapes = quantized_shapes<int64_t>(x.sizes(), bits, group_size);
-  at::Tensor q = at::empty(shapes.q, x.options().dtype(bits == 8 ? at::kChar : at::kByte));
+  at::Tensor q = empty_output(shapes.q, x.options().dtype(bits == 8 ? at::kChar : at::kByte));
   at::Tensor scale = at::empty(shapes.scale, x.options().dtype(at::kFloat));
   at::Tensor zero_point = symmetric ? at::empty({0}, x.options().dtype(at::kInt))
                                     : at::empty(shapes.scale, x.options().dtype(at::kInt));
@@ -189,7 +190,7 @@ at::Tensor dequantize_cpu(const at::Tensor& q, const at::Tensor& scale,
   const at::ScalarType result = output_dtype("dequantize", dtype);
   const bool symmetric = zero_point.numel() == 0;
   const QuantizePlan plan = make_plan("dequantize", shape, bits, symmetric, group_size);
-  at::Tensor y = at::empty(shape, q.options().dtype(result));
+  at::Tensor y = empty_output(shape, q.options().dtype(result));
   const at::Tensor values = q.contiguous(), scales = scale.contiguous();
   const at::Tensor zeros = zero_point.contiguous();
   parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {

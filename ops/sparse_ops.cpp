@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "ops/base/check.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 #include "ops/base/reserved_bytes.h"
 #include "ops/base/turns.h"
@@ -170,7 +171,7 @@ at::Tensor densify_cpu(const at::Tensor& indices, const at::Tensor& values, at::
   TORCH_CHECK_VALUE(nnz <= numel, "qvlmem::densify: expected at most ", numel,
                     " indices for shape ", shape, ", got ", nnz);
   const SparsePlan plan = make_plan("densify", numel, values.scalar_type());
-  at::Tensor y = at::empty(shape, values.options());
+  at::Tensor y = empty_output(shape, values.options());
   const at::Tensor positions = indices.contiguous(), stored = values.contiguous();
   if (positions.scalar_type() == at::kInt) {
     densify(plan, positions.const_data_ptr<int32_t>(), stored.const_data_ptr(), nnz,

@@ -14,6 +14,7 @@
 #include "kernels/base/float_bits.h"
 #include "kernels/svd/svd.h"
 #include "ops/base/check.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
@@ -190,7 +191,7 @@ at::Tensor svd_reconstruct_cpu(const at::Tensor& u, const at::Tensor& v, at::Int
   const char* const op = "svd_reconstruct";
   check_svd_factors(op, u, v, shape);
   const at::ScalarType result = output_dtype(op, dtype);
-  at::Tensor y = at::empty(shape, u.options().dtype(result));
+  at::Tensor y = empty_output(shape, u.options().dtype(result));
   if (y.numel() == 0) return y;
   const at::Tensor left = u.detach().contiguous(), right = v.detach().contiguous();
   const SvdScan u_scan = scan(op, left), v_scan = scan(op, right);
