@@ -15,6 +15,7 @@
 #include "ops/backend.h"
 #include "ops/base/check.h"
 #include "ops/base/ordered_units.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 #include "ops/base/reserved_bytes.h"
 #include "ops/codec/codec_table.h"
@@ -202,7 +203,7 @@ Payload pack_units(const BoundedPlan& plan, const Source& source, int64_t param,
   std::vector<int64_t> offset(plan.unit_count + 1);
   ops::check_status(kOp, "bytes",
                     bounded_offsets(plan, bytes.const_data_ptr<int32_t>(), total, offset.data()));
-  at::Tensor packed = at::empty({total}, source.options.dtype(at::kByte));
+  at::Tensor packed = ops::empty_output({total}, source.options.dtype(at::kByte));
   check_unchanged(parallel_status(plan.unit_count, [&](int64_t begin, int64_t end) {
     return bounded_encode_cpu(plan, source.x, source.dtype, source.steps(), offset.data(), begin,
                               end, packed.mutable_data_ptr<uint8_t>());
@@ -314,7 +315,7 @@ Payload encode_bounded_cpu(const at::Tensor& x, const CompressOptions& options) 
 
 at::Tensor decode_bounded_cpu(const Payload& payload, const TensorInfo& info) {
   const Encoded e(payload, info);
-  at::Tensor y = at::empty(info.shape, e.step.options().dtype(info.dtype));
+  at::Tensor y = empty_output(info.shape, e.step.options().dtype(info.dtype));
   const DType dtype = kernel_dtype(kOp, info.dtype);
   const Status status = parallel_status(e.plan.unit_count, [&](int64_t begin, int64_t end) {
     return bounded_decode_cpu(e.plan, e.packed.const_data_ptr<uint8_t>(), e.offset.data(),

@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "ops/base/check.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 
 namespace qvlmem::ops {
@@ -75,7 +76,7 @@ double encode(const HalfPlan& plan, const void* x, double scale, void* half) {
 HalfEncodeCall prepare_to_fp16(const at::Tensor& x) {
   check_half_input(x);
   const HalfPlan plan = make_plan("to_fp16", "x", x.numel(), x.scalar_type());
-  return {plan, x.contiguous(), at::empty(x.sizes(), x.options().dtype(at::kHalf)),
+  return {plan, x.contiguous(), empty_output(x.sizes(), x.options().dtype(at::kHalf)),
           at::empty({}, x.options().dtype(scale_dtype(x)))};
 }
 
@@ -83,7 +84,7 @@ HalfDecodeCall prepare_from_fp16(const at::Tensor& half, const at::Tensor& scale
                                  std::optional<at::ScalarType> dtype) {
   const at::ScalarType result = check_half_parts(half, scale, dtype);
   const HalfPlan plan = make_plan("from_fp16", "half", half.numel(), result);
-  return {plan, half.contiguous(), at::empty(half.sizes(), half.options().dtype(result))};
+  return {plan, half.contiguous(), empty_output(half.sizes(), half.options().dtype(result))};
 }
 
 std::tuple<at::Tensor, at::Tensor> to_fp16_cpu(const at::Tensor& x) {

@@ -10,6 +10,7 @@
 #include "ops/backend.h"
 #include "ops/base/check.h"
 #include "ops/base/ordered_units.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 #include "ops/base/reserved_bytes.h"
 #include "ops/codec/codec.h"
@@ -98,7 +99,7 @@ at::Tensor lossless_decode_cpu(const at::Tensor& bytes, at::IntArrayRef shape,
   const LosslessDecodeCall call = prepare_lossless_decode(bytes, shape, dtype);
   const at::Tensor& flat = call.bytes;
   const LosslessPlan plan = check_encoded(call, shape);
-  at::Tensor y = at::empty(shape, flat.options().dtype(dtype));
+  at::Tensor y = empty_output(shape, flat.options().dtype(dtype));
   const uint8_t* data = flat.const_data_ptr<uint8_t>();
   std::atomic<bool> damaged{false};
   parallel_units(plan.unit_count, kGrain, [&](int64_t begin, int64_t end) {

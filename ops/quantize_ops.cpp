@@ -12,6 +12,7 @@
 #include "kernels/base/checked.h"
 #include "kernels/quantize/quantize.h"
 #include "ops/base/check.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 
 namespace qvlmem::ops {
@@ -105,7 +106,7 @@ QuantizeCall prepare_quantize(const at::Tensor& x, int64_t bits, bool symmetric,
   check_lossy_input("quantize", x);
   const QuantizePlan plan = make_plan("quantize", x.sizes(), bits, symmetric, group_size);
   const auto shapes = quantized_shapes<int64_t>(x.sizes(), bits, group_size);
-  return {plan, at::empty(shapes.q, x.options().dtype(bits == 8 ? at::kChar : at::kByte)),
+  return {plan, empty_output(shapes.q, x.options().dtype(bits == 8 ? at::kChar : at::kByte)),
           at::empty(shapes.scale, x.options().dtype(at::kFloat)),
           symmetric ? at::empty({0}, x.options().dtype(at::kInt))
                     : at::empty(shapes.scale, x.options().dtype(at::kInt))};
@@ -195,7 +196,8 @@ DequantizeCall prepare_dequantize(const at::Tensor& q, const at::Tensor& scale,
   const at::ScalarType result = output_dtype("dequantize", dtype);
   const bool symmetric = zero_point.numel() == 0;
   return {make_plan("dequantize", shape, bits, symmetric, group_size), q.contiguous(),
-          scale.contiguous(), zero_point.contiguous(), at::empty(shape, q.options().dtype(result))};
+          scale.contiguous(), zero_point.contiguous(),
+          empty_output(shape, q.options().dtype(result))};
 }
 
 at::Tensor dequantize_cpu(const at::Tensor& q, const at::Tensor& scale,

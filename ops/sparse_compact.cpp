@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ops/base/check.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 #include "ops/sparse_prune.h"
 
@@ -56,8 +57,8 @@ SparseParts sparse_compact_cpu(const SparsePlan& plan, const at::Tensor& x, int6
   const int64_t nnz = offsets.back();
   SparsePlan laid_out = plan;
   check_status("sparse", "x", set_sparse_layout(nnz, sparse_smallest_form(plan, nnz), &laid_out));
-  at::Tensor index = at::empty({laid_out.index_bytes}, x.options().dtype(at::kByte));
-  at::Tensor values = at::empty({nnz}, x.options());
+  at::Tensor index = empty_output({laid_out.index_bytes}, x.options().dtype(at::kByte));
+  at::Tensor values = empty_output({nnz}, x.options());
   uint8_t* index_data = index.mutable_data_ptr<uint8_t>();
   void* value_data = values.mutable_data_ptr();
   std::atomic<Status> worst{Status::kOk};
@@ -74,7 +75,7 @@ SparseParts sparse_compact_cpu(const SparsePlan& plan, const at::Tensor& x, int6
 
 at::Tensor sparse_expand_cpu(const SparsePlan& plan, const at::Tensor& index,
                              const at::Tensor& values, at::IntArrayRef shape) {
-  at::Tensor y = at::empty(shape, values.options());
+  at::Tensor y = empty_output(shape, values.options());
   const at::Tensor stored = values.contiguous();
   const void* const from = stored.const_data_ptr();
   void* const data = y.mutable_data_ptr();

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "ops/base/check.h"
+#include "ops/base/output.h"
 #include "ops/base/parallel.h"
 #include "ops/base/reserved_bytes.h"
 #include "ops/base/turns.h"
@@ -186,7 +187,7 @@ DensifyCall prepare_densify(const at::Tensor& indices, const at::Tensor& values,
   TORCH_CHECK_VALUE(nnz <= numel, "qvlmem::densify: expected at most ", numel,
                     " indices for shape ", shape, ", got ", nnz);
   return {make_plan("densify", numel, values.scalar_type()), indices.contiguous(),
-          values.contiguous(), at::empty(shape, values.options())};
+          values.contiguous(), empty_output(shape, values.options())};
 }
 
 at::Tensor densify_cpu(const at::Tensor& indices, const at::Tensor& values, at::IntArrayRef shape) {

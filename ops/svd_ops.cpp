@@ -15,6 +15,7 @@
 #include "kernels/svd/svd_math.h"
 #include "ops/backend.h"
 #include "ops/base/check.h"
+#include "ops/base/output.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
 #include "ops/svd/fixed_order.h"
@@ -177,7 +178,7 @@ ReconstructCall prepare_svd_reconstruct(const at::Tensor& u, const at::Tensor& v
                                         std::optional<at::ScalarType> dtype) {
   check_svd_factors("svd_reconstruct", u, v, shape);
   return {u.detach().contiguous(), v.detach().contiguous(),
-          at::empty(shape, u.options().dtype(output_dtype("svd_reconstruct", dtype)))};
+          empty_output(shape, u.options().dtype(output_dtype("svd_reconstruct", dtype)))};
 }
 
 at::Tensor svd_reconstruct_cpu(const at::Tensor& u, const at::Tensor& v, at::IntArrayRef shape,
