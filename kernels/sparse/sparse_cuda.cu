@@ -273,7 +273,7 @@ cudaError_t store(const SparsePlan& plan, const void* x, const void* workspace, 
   const int64_t tiles = sparse_tile_count(plan);
   return with_bits(plan, [&](auto bits) {
     using Bits = decltype(bits);
-    store_kernel<Bits, Out><<<static_cast<unsigned>(tiles), kBlockThreads, 0, stream>>>(
+    store_kernel<Bits, Out><<<grid_of(tiles), kBlockThreads, 0, stream>>>(
         StoreShape{plan.numel, tiles, w.state, w.before}, static_cast<const Bits*>(x),
         is_aligned(x, 16), out, static_cast<Bits*>(values));
     return cudaGetLastError();
@@ -304,7 +304,7 @@ cudaError_t sparse_find_cuda(const SparsePlan& plan, const void* x, bool prune, 
   if (tiles > 0) {
     with_bits(plan, [&](auto bits) {
       using Bits = decltype(bits);
-      count_kernel<Bits><<<static_cast<unsigned>(tiles), kBlockThreads, 0, stream>>>(
+      count_kernel<Bits><<<grid_of(tiles), kBlockThreads, 0, stream>>>(
           plan.numel, static_cast<const Bits*>(x), is_aligned(x, 16), key_mask, largest_taken,
           w.state, w.counts, found);
     });
