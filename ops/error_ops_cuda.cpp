@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "kernels/error/error_cuda.h"
+#include "ops/base/device_flag.h"
 #include "ops/error_ops.h"
 
 namespace qvlmem::ops {
@@ -15,6 +16,7 @@ ErrorMeasure measure_error_cuda(const at::Tensor& x, const at::Tensor& y) {
   static_assert(std::is_trivially_copyable_v<ErrorPartial>, "partials travel as bytes");
   const ErrorPlan plan = prepare_error(x, y);
   const c10::cuda::CUDAGuard guard(x.device());
+  check_not_capturing("compress");
   const at::Tensor a = x.contiguous(), b = y.contiguous();
   const int64_t bytes = plan.unit_count * static_cast<int64_t>(sizeof(ErrorPartial));
   const at::Tensor partials = at::empty({bytes}, x.options().dtype(at::kByte));

@@ -8,6 +8,7 @@
 
 #include "kernels/profile/profile_cuda.h"
 #include "ops/base/check.h"
+#include "ops/base/device_flag.h"
 #include "ops/profile_ops.h"
 
 namespace qvlmem::ops {
@@ -15,6 +16,7 @@ namespace qvlmem::ops {
 at::Tensor profile_values_cuda(const at::Tensor& x) {
   const ProfilePlan plan = prepare_profile(x);
   const c10::cuda::CUDAGuard guard(x.device());
+  check_not_capturing("profile_values");
   const at::Tensor values = x.contiguous();
   const at::Tensor gathered = at::empty({profile_gathered_count(plan)}, x.options());
   C10_CUDA_CHECK(profile_gather_cuda(plan, values.const_data_ptr(), gathered.mutable_data_ptr(),

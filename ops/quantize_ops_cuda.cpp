@@ -49,6 +49,7 @@ at::Tensor dequantize_cuda(const at::Tensor& q, const at::Tensor& scale,
 bool all_finite_cuda(const at::Tensor& x) {
   check_lossy_input("all_finite", x);
   const c10::cuda::CUDAGuard guard(x.device());
+  check_not_capturing("compress");
   const at::Tensor values = x.contiguous();
   const DeviceFlag non_finite(x);
   C10_CUDA_CHECK(find_non_finite_cuda(values.const_data_ptr(),

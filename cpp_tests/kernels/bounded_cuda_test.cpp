@@ -33,8 +33,10 @@ struct OnDevice {
   int calls = 0;
 };
 
+// changed: what another stream writes over x meanwhile.
 OnDevice encode_on_device(const BoundedPlan& plan, const void* x, DType dtype,
-                          const BoundedTarget& target, size_t shift = 0) {
+                          const BoundedTarget& target, size_t shift = 0,
+                          const void* changed = nullptr) {
   OnDevice e;
   DeviceBytes values(x, plan.rows * plan.cols * dtype_bytes(dtype), shift * dtype_bytes(dtype));
   DeviceBytes step(plan.rows * 4), bytes(plan.unit_count * 4), found(sizeof(BoundedFound));
@@ -49,6 +51,7 @@ OnDevice encode_on_device(const BoundedPlan& plan, const void* x, DType dtype,
     ++e.calls;
   } while (e.found.open && e.calls < 100);
   if (testing::Test::HasFailure() || e.found.non_finite || e.found.missed) return e;
+  if (changed != nullptr) values.write(changed);
   DeviceBytes packed(e.found.total_bytes, shift);
   EXPECT_EQ(bounded_encode_cuda(plan, values.data(), dtype, step.as<float>(), packed.as<uint8_t>(),
                                 workspace.data(), nullptr),
@@ -117,6 +120,21 @@ TEST_F(BoundedCudaTest, GivesTheStepsAndTheBytesOfTheCpu) {
             if (HasFailure()) return;
           }
       }
+}
+
+// The guards around the output say whether what was written stayed inside.
+TEST_F(BoundedCudaTest, WritesInsideWhereXChanges) {
+  for (auto [rows, cols] : {std::pair<int64_t, int64_t>{3, 4304}, {1, 40001}}) {
+    const BoundedPlan plan = plan_of(rows, cols);
+    std::vector<float> near(rows * cols), far(rows * cols);
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      near[i] = static_cast<float>(i % 7);
+      far[i] = 1e4f * static_cast<float>(i % 1009 - 500);
+    }
+    const BoundedTarget target{BoundedNorm::kFrobenius, 0.01};
+    encode_on_device(plan, near.data(), DType::kFloat32, target, 0, far.data());
+    encode_on_device(plan, far.data(), DType::kFloat32, target, 0, near.data());
+  }
 }
 
 TEST_F(BoundedCudaTest, TakesAnyAlignment) {

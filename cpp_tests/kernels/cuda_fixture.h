@@ -38,7 +38,7 @@ class DeviceBytes {
     EXPECT_EQ(cudaMemset(data(), fill, size), cudaSuccess);
   }
   DeviceBytes(const void* host, size_t size, size_t shift = 0) : DeviceBytes(size, shift) {
-    EXPECT_EQ(cudaMemcpy(data(), host, size, cudaMemcpyHostToDevice), cudaSuccess);
+    write(host);
   }
   ~DeviceBytes() {
     std::vector<uint8_t> all(offset_ + size_ + kGuard);
@@ -54,6 +54,10 @@ class DeviceBytes {
   }
   DeviceBytes(const DeviceBytes&) = delete;
   DeviceBytes& operator=(const DeviceBytes&) = delete;
+
+  void write(const void* host) {
+    EXPECT_EQ(cudaMemcpy(data(), host, size_, cudaMemcpyHostToDevice), cudaSuccess);
+  }
 
   void* data() { return static_cast<char*>(base_) + offset_; }
   template <class T>

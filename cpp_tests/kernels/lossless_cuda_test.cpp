@@ -12,7 +12,9 @@ namespace {
 
 class LosslessCudaTest : public CudaTest {};
 
-Bytes encode_on_device(const Bytes& x, int64_t count, DType dtype, size_t shift = 0) {
+// changed: what another stream writes over x meanwhile.
+Bytes encode_on_device(const Bytes& x, int64_t count, DType dtype, size_t shift = 0,
+                       const Bytes* changed = nullptr) {
   LosslessPlan plan;
   EXPECT_EQ(make_lossless_plan(count, dtype, &plan), Status::kOk);
   DeviceBytes values(x.data(), count * dtype_bytes(dtype), shift * plan.scalar_bytes);
@@ -26,6 +28,7 @@ Bytes encode_on_device(const Bytes& x, int64_t count, DType dtype, size_t shift 
   EXPECT_GE(bytes, plan.header_bytes);
   EXPECT_LE(bytes, plan.bound_bytes);
   if (testing::Test::HasFailure()) return {};
+  if (changed != nullptr) values.write(changed->data());
   DeviceBytes out(bytes);
   EXPECT_EQ(lossless_encode_cuda(plan, values.data(), out.as<uint8_t>(), workspace.data(), nullptr),
             cudaSuccess);
@@ -90,6 +93,21 @@ TEST_F(LosslessCudaTest, AddsUpManyUnits) {
   const Bytes x(count + 1, 3);
   const Bytes expected = lossless_encode(x, count, DType::kUInt8, 1);
   expect_same(expected, encode_on_device(x, count, DType::kUInt8));
+}
+
+// The guards around the output say whether what was written stayed inside.
+TEST_F(LosslessCudaTest, WritesInsideWhereXChanges) {
+  for (DType dtype : {DType::kUInt8, DType::kBFloat16, DType::kFloat32, DType::kFloat64}) {
+    const int64_t count = (kLosslessUnitBytes + 9000) / dtype_bytes(dtype);
+    Bytes narrow(count * dtype_bytes(dtype) + 1), any(narrow.size());
+    std::mt19937 random(4);
+    for (size_t i = 0; i < narrow.size(); ++i) {
+      any[i] = static_cast<uint8_t>(random());
+      narrow[i] = any[i] & 1;
+    }
+    encode_on_device(narrow, count, dtype, 0, &any);
+    encode_on_device(any, count, dtype, 0, &narrow);
+  }
 }
 
 TEST_F(LosslessCudaTest, TakesPlanesThatAreConstantStoredOrMixed) {

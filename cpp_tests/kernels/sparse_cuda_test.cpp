@@ -141,6 +141,17 @@ TEST_F(SparseCudaTest, TellsOfWhatIsNotFinite) {
   }
 }
 
+// Without pruning every pattern is a value like any other, also the one that is above all others.
+TEST_F(SparseCudaTest, StoresThePatternOfAllBits) {
+  for (DType dtype : kDTypes) {
+    SparsePlan plan;
+    ASSERT_EQ(make_sparse_plan(16400, dtype, &plan), Status::kOk);
+    std::vector<uint8_t> x(plan.numel * plan.element_bytes);
+    std::fill_n(x.begin() + 5000 * plan.element_bytes, plan.element_bytes, uint8_t{0xff});
+    expect_same(plan, x, -1.0);
+  }
+}
+
 // A tensor that another stream writes meanwhile: the guards around the outputs say whether what was
 // written stayed inside.
 TEST_F(SparseCudaTest, WritesInsideWhereXChanges) {

@@ -100,6 +100,15 @@ TEST_F(SvdCudaTest, GivesTheSignsOfTheCpu) {
   }
 }
 
+// 2^32 + 1 blocks are no launch of one.
+TEST_F(SvdCudaTest, RefusesMoreElementsThanAGridHas) {
+  DeviceBytes signs(4096);
+  EXPECT_EQ(
+      svd_random_signs_cuda(1, 7, ((int64_t{1} << 32) + 1) * 1024, signs.as<float>(), nullptr),
+      cudaErrorInvalidConfiguration);
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+}
+
 // u v with u and v columns of one row, through the kernels around the product.
 class Factors {
  public:

@@ -17,11 +17,15 @@ constexpr int kWarpLanes = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kBlockThreads = 256;
 
-// Blocks for `threads` threads in all. A grid holds 2^31 - 1 blocks: more elements than memory
-// does.
-inline dim3 blocks_for(int64_t threads) {
-  return dim3(static_cast<unsigned>(ceil_div(threads, kBlockThreads)));
+// A grid of so many blocks. It holds 2^31 - 1: where that is not enough the launch fails, rather
+// than begin with what is left of the number.
+inline dim3 grid_of(int64_t blocks) {
+  constexpr int64_t kTooMany = int64_t{1} << 31;
+  return dim3(static_cast<unsigned>(blocks < kTooMany ? blocks : kTooMany));
 }
+
+// Blocks for `threads` threads in all.
+inline dim3 blocks_for(int64_t threads) { return grid_of(ceil_div(threads, kBlockThreads)); }
 
 // Quotients by a divisor that is the same all through a launch: of numbers below 2^31 by one
 // multiplication (Granlund and Montgomery, "Division by invariant integers using multiplication",

@@ -29,8 +29,8 @@ cudaError_t bounded_find_cuda(const BoundedPlan& plan, const void* x, DType dtyp
                               const BoundedTarget& target, bool first, float* step, int32_t* bytes,
                               BoundedFound* found, void* workspace, cudaStream_t stream) noexcept;
 
-// Packs all units one after another. REQUIRES: x, step and the workspace as bounded_find_cuda has
-// left them.
+// Packs all units one after another. REQUIRES: step and the workspace as bounded_find_cuda has left
+// them. Where x has changed since, what is written means nothing, but lies inside.
 cudaError_t bounded_encode_cuda(const BoundedPlan& plan, const void* x, DType dtype,
                                 const float* step, uint8_t* packed, const void* workspace,
                                 cudaStream_t stream) noexcept;

@@ -128,8 +128,14 @@ __global__ void __launch_bounds__(kPieceThreads)
   if (at.piece == 0 && lane == 0) to[0] = static_cast<uint8_t>(BoundedMode::kPacked);
   if (length > 0) to[1 + at.piece * kWarpLanes + lane] = static_cast<uint8_t>(block.header);
   __syncwarp();
-  store_run(reinterpret_cast<const uint32_t*>(stage), static_cast<int>(4 * total),
-            to + 1 + ceil_div(at.span.n, kPackBlock) + pieces[at.unit * shape.pieces + at.piece]);
+  // Of a tensor that has changed since it was measured no more than was measured.
+  const int64_t headers = 1 + ceil_div(at.span.n, kPackBlock);
+  const int32_t* const begin = pieces + at.unit * shape.pieces + at.piece;
+  const int64_t payloads = ends[at.unit + 1] - ends[at.unit] - headers;
+  const bool is_last = (at.piece + 1) * kPieceValues >= at.span.n;
+  const int measured = (is_last ? static_cast<int>(payloads) : begin[1]) - begin[0];
+  store_run(reinterpret_cast<const uint32_t*>(stage), min(static_cast<int>(4 * total), measured),
+            to + headers + begin[0]);
 }
 
 // Calls f with x as values of its dtype, and its shape.

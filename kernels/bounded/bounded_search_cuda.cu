@@ -224,7 +224,7 @@ void search_long_rows(const BoundedPlan& plan, const BoundedShape& shape, const 
                       const BoundedTarget& target, bool first, float* step, BoundedFound* found,
                       const BoundedWorkspace& w, cudaStream_t stream) {
   const dim3 unit_blocks = piece_blocks(plan.unit_count);
-  const dim3 row_blocks(static_cast<unsigned>(plan.rows));
+  const dim3 row_blocks = grid_of(plan.rows);
   auto* const moments = static_cast<BoundedMoments*>(w.parts);
   auto* const errors = static_cast<BoundedError*>(w.parts);
   if (first) {

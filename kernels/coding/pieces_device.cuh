@@ -15,7 +15,7 @@ constexpr int kPieceThreads = kPieceWarps * kWarpLanes;
 
 // Blocks of threads for `warps` warps, one at least.
 inline dim3 piece_blocks(int64_t warps) {
-  return dim3(static_cast<unsigned>(warps > 0 ? ceil_div(warps, kPieceWarps) : 1));
+  return grid_of(warps > 0 ? ceil_div(warps, kPieceWarps) : 1);
 }
 
 __device__ inline int64_t warp_index() {

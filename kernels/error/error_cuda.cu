@@ -263,7 +263,7 @@ cudaError_t measure_error_cuda(const ErrorPlan& plan, const void* x, const void*
   const auto measure = [&](auto element) {
     using T = decltype(element);
     const auto kernel = plan.cols < kErrorLanes ? measure_units<T, true> : measure_units<T, false>;
-    kernel<<<dim3(static_cast<unsigned>(plan.unit_count)), kBlockThreads, 0, stream>>>(
+    kernel<<<grid_of(plan.unit_count), kBlockThreads, 0, stream>>>(
         plan, Divisor(plan.units_per_row, plan.unit_count), static_cast<const T*>(x),
         static_cast<const T*>(y), partials);
     return cudaGetLastError();

@@ -18,7 +18,8 @@ cudaError_t lossless_measure_cuda(const LosslessPlan& plan, const void* x, int64
                                   void* workspace, cudaStream_t stream) noexcept;
 
 // Writes all the bytes of x to `out`, aligned to 16. REQUIRES: the workspace as
-// lossless_measure_cuda has left it, and the same x.
+// lossless_measure_cuda has left it. Where x has changed since, what is written means nothing, but
+// lies inside.
 cudaError_t lossless_encode_cuda(const LosslessPlan& plan, const void* x, uint8_t* out,
                                  const void* workspace, cudaStream_t stream) noexcept;
 

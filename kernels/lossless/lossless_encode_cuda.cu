@@ -112,9 +112,10 @@ __global__ void __launch_bounds__(kPieceThreads)
       } else if (mode == LosslessMode::kPacked) {
         const int words = pack_plane(plane, length, unit_n, piece, plane_to,
                                      reinterpret_cast<uint32_t*>(array + p * kPlaneChunks));
-        const uint32_t before = layout.words[(4 * a + p) * P::kPieces + piece] & 0xfffffu;
-        run_bytes[p] = 4 * words;
-        run_to[p] = plane_to + header_bytes + 4 * before;
+        // Of a tensor that has changed since it was measured no more than was measured.
+        const uint32_t measured = layout.words[(4 * a + p) * P::kPieces + piece];
+        run_bytes[p] = 4 * min(words, static_cast<int>(measured >> 20));
+        run_to[p] = plane_to + header_bytes + 4 * (measured & 0xfffffu);
       } else if (piece == 0 && warp_lane() == 0) {
         *plane_to = static_cast<uint8_t>(plane[0]);
       }

@@ -17,8 +17,9 @@ __device__ inline uint32_t count_of(uint32_t key, uint32_t cut) {
 
 template <class Bits>
 __global__ void __launch_bounds__(kBlockThreads)
-    count_kernel(int64_t numel, const Bits* x, bool vectors, uint32_t key_mask, uint32_t refused,
-                 const SparseState* state, uint32_t* counts, SparseFound* found) {
+    count_kernel(int64_t numel, const Bits* x, bool vectors, uint32_t key_mask,
+                 uint32_t largest_taken, const SparseState* state, uint32_t* counts,
+                 SparseFound* found) {
   __shared__ uint32_t of_warp[kSparseWarps];
   const int64_t tile = blockIdx.x;
   Bits held[kSparseHeld];
@@ -31,7 +32,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     count += count_of(key, cut);
     largest = max(largest, key);
   }
-  if (largest >= refused) found->non_finite = 1;
+  if (largest > largest_taken) found->non_finite = 1;
 #pragma unroll
   for (int step = kWarpLanes / 2; step > 0; step /= 2) {
     count += __shfl_xor_sync(kAllLanes, count, step);
@@ -272,7 +273,7 @@ cudaError_t store(const SparsePlan& plan, const void* x, const void* workspace, 
   const int64_t tiles = sparse_tile_count(plan);
   return with_bits(plan, [&](auto bits) {
     using Bits = decltype(bits);
-    store_kernel<Bits, Out><<<static_cast<unsigned>(tiles), kBlockThreads, 0, stream>>>(
+    store_kernel<Bits, Out><<<grid_of(tiles), kBlockThreads, 0, stream>>>(
         StoreShape{plan.numel, tiles, w.state, w.before}, static_cast<const Bits*>(x),
         is_aligned(x, 16), out, static_cast<Bits*>(values));
     return cudaGetLastError();
@@ -298,14 +299,14 @@ cudaError_t sparse_find_cuda(const SparsePlan& plan, const void* x, bool prune, 
   }
   if (error != cudaSuccess) return error;
   const uint32_t key_mask = sparse_nonzero_rule(plan.dtype, prune).key_mask;
-  const uint32_t refused = prune ? sparse_infinity_key(plan.dtype) : 0xffffffffu;
+  const uint32_t largest_taken = prune ? sparse_infinity_key(plan.dtype) - 1 : 0xffffffffu;
   const int64_t tiles = sparse_tile_count(plan);
   if (tiles > 0) {
     with_bits(plan, [&](auto bits) {
       using Bits = decltype(bits);
-      count_kernel<Bits><<<static_cast<unsigned>(tiles), kBlockThreads, 0, stream>>>(
-          plan.numel, static_cast<const Bits*>(x), is_aligned(x, 16), key_mask, refused, w.state,
-          w.counts, found);
+      count_kernel<Bits><<<grid_of(tiles), kBlockThreads, 0, stream>>>(
+          plan.numel, static_cast<const Bits*>(x), is_aligned(x, 16), key_mask, largest_taken,
+          w.state, w.counts, found);
     });
   }
   scan_kernel<<<1, kScanThreads, 0, stream>>>(tiles, w.counts, key_mask, target, w.before, w.state,

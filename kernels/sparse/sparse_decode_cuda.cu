@@ -321,8 +321,8 @@ __global__ void __launch_bounds__(kBlockThreads)
 template <class Index>
 cudaError_t densify(const SparsePlan& plan, const Index* indices, const void* values, int64_t nnz,
                     void* y, int32_t* corrupt, cudaStream_t stream) {
-  const unsigned tiles = static_cast<unsigned>(sparse_tile_count(plan));
-  if (tiles == 0) return cudaSuccess;
+  if (plan.numel == 0) return cudaSuccess;
+  const dim3 tiles = grid_of(sparse_tile_count(plan));
   return with_bits(plan, [&](auto bits) {
     using Bits = decltype(bits);
     scatter_kernel<<<tiles, kBlockThreads, 0, stream>>>(
@@ -352,8 +352,8 @@ int64_t sparse_decode_workspace_bytes(const SparsePlan& plan) noexcept {
 cudaError_t sparse_decode_cuda(const SparsePlan& plan, const void* index, const void* values,
                                void* y, int32_t* corrupt, void* workspace,
                                cudaStream_t stream) noexcept {
-  const unsigned tiles = static_cast<unsigned>(sparse_tile_count(plan));
-  if (tiles == 0) return cudaSuccess;
+  if (plan.numel == 0) return cudaSuccess;
+  const dim3 tiles = grid_of(sparse_tile_count(plan));
   const uint8_t* const bytes = static_cast<const uint8_t*>(index);
   int64_t* const offsets = static_cast<int64_t*>(workspace);
   offsets_kernel<<<1, kScanThreads, 0, stream>>>(

@@ -175,7 +175,7 @@ cudaError_t sparse_search_cuda(const SparsePlan& plan, const void* x, int64_t ta
     sample_kernel<Bits><<<1, kBlockThreads, 0, stream>>>(sparse_sampling(plan.numel, target),
                                                          plan.numel, elements, key_mask, state);
     for (int pass = 0; pass < kMostPasses; ++pass) {
-      const unsigned blocks = static_cast<unsigned>(tiles < kMostBlocks ? tiles : kMostBlocks);
+      const dim3 blocks = grid_of(tiles < kMostBlocks ? tiles : kMostBlocks);
       histogram_kernel<Bits><<<blocks, kBlockThreads, 0, stream>>>(
           plan.numel, tiles, elements, is_aligned(x, 16), key_mask, target, state);
     }

@@ -145,8 +145,8 @@ cudaError_t svd_scan_cuda(const void* x, DType dtype, int64_t n, SvdScan* scan, 
   SvdScan* const parts = static_cast<SvdScan*>(workspace);
   with_lossy_type(dtype, [&](auto element) {
     using T = decltype(element);
-    scan_kernel<T><<<static_cast<unsigned>(blocks), kBlockThreads, 0, stream>>>(
-        static_cast<const T*>(x), n, is_aligned(x, 16), parts);
+    scan_kernel<T><<<grid_of(blocks), kBlockThreads, 0, stream>>>(static_cast<const T*>(x), n,
+                                                                  is_aligned(x, 16), parts);
   });
   total_kernel<<<1, kBlockThreads, 0, stream>>>(parts, static_cast<int>(blocks), scan);
   return cudaGetLastError();

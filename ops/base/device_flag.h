@@ -12,11 +12,10 @@ inline bool is_capturing() {
   return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None;
 }
 
-// RuntimeError while a graph is captured: for ops whose output's size must reach the host.
+// RuntimeError while a graph is captured: for ops that must wait for what they find.
 inline void check_not_capturing(const char* op) {
-  TORCH_CHECK(
-      !is_capturing(), "qvlmem::", op,
-      ": expected no CUDA graph to be captured: the size of the output must reach the host");
+  TORCH_CHECK(!is_capturing(), "qvlmem::", op,
+              ": expected no CUDA graph to be captured: what it finds must reach the host");
 }
 
 class DeviceFlag {

@@ -169,7 +169,7 @@ CompressedTensorPtr try_codec(const Candidate& candidate, const at::Tensor& x, i
 CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) {
   // Once for all candidates.
   const at::Tensor dense = x.detach().resolve_conj().resolve_neg().contiguous();
-  const at::Tensor on_host = dense.cpu();
+  at::Tensor on_host;  // copied when the first codec asks for it
   const bool may_lose =
       may_lose_bits(dense.scalar_type()) && backend_of("compress", "x", dense).all_finite(dense);
   const bool first_wins = options.prefer == Prefer::kSpeed;
@@ -177,8 +177,9 @@ CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) 
   int64_t most_bytes = static_cast<int64_t>(dense.nbytes()) - 1;
   for (const Candidate& candidate :
        first_wins ? fastest_first(may_lose, options) : candidates(may_lose, options)) {
-    const at::Tensor& values =
-        candidate.codec->encodes_on_device(candidate.options) ? dense : on_host;
+    const bool on_device = candidate.codec->encodes_on_device(candidate.options);
+    if (!on_device && !on_host.defined()) on_host = dense.cpu();
+    const at::Tensor& values = on_device ? dense : on_host;
     if (candidate.codec->least_bytes(values, candidate.options) > most_bytes) continue;
     const CompressedTensorPtr c = try_codec(candidate, values, most_bytes);
     if (c == nullptr || c->nbytes() > most_bytes || !meets(*c, values, options)) continue;

@@ -81,8 +81,8 @@ def test_svd_reconstruct_can_be_captured(ops):
         assert same_bits(captured.cpu(), ops.svd_reconstruct(u, v, [64, 96], torch.float16).cpu())
 
 
-@pytest.mark.parametrize('op', ['svd', 'sparsify', 'lossless_encode'])
-def test_sizes_that_must_reach_the_host_refuse_capture(ops, op):
+@pytest.mark.parametrize('op', ['svd', 'sparsify', 'lossless_encode', 'profile_values', 'compress'])
+def test_what_must_reach_the_host_refuses_capture(ops, op):
     x = torch.randn(64, 96, device='cuda')
     with torch.cuda.graph(torch.cuda.CUDAGraph()):
         x.mul_(1)
