@@ -23,7 +23,7 @@ struct BoundedShape {
 inline BoundedShape bounded_shape(const BoundedPlan& plan, const void* values, int element_bytes) {
   const int64_t most = int64_t{1} << 30;  // no position in a unit is as large
   const int64_t unit_values = plan.fused ? plan.rows_per_unit * plan.cols : plan.unit_cols;
-  // Whole units and rows of units begin at multiples of a vector.
+  // Where whole units and rows of units begin at multiples of a vector: those of one row do.
   const int64_t apart = plan.fused ? unit_values : plan.cols;
   return {plan.rows,
           plan.cols,
@@ -35,7 +35,8 @@ inline BoundedShape bounded_shape(const BoundedPlan& plan, const void* values, i
           Divisor(plan.fused && plan.cols > 0 ? plan.cols : most, most),
           static_cast<int>(ceil_div(unit_values, kPieceValues)),
           plan.fused,
-          is_aligned(values, 16) && (plan.unit_count == 1 || apart * element_bytes % 16 == 0),
+          is_aligned(values, 16) &&
+              (plan.rows == 1 || plan.unit_count == 1 || apart * element_bytes % 16 == 0),
           !plan.fused || plan.cols * element_bytes % 16 == 0};
 }
 

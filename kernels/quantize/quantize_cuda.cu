@@ -230,13 +230,16 @@ GroupShape group_shape(const QuantizePlan& plan, const void* x, const void* q, i
   const bool flat = plan.per_tensor;
   const int64_t cols = flat ? plan.rows * plan.cols : plan.cols;
   const int64_t group = flat ? cols : plan.group;
+  // Where all rows, and all groups in them, begin at a multiple of a vector.
+  const bool rows_fit = flat || plan.rows == 1 || cols % vector == 0;
+  const bool groups_fit = plan.groups_per_row == 1 || group % vector == 0;
   return {plan.group_count,
           cols,
           group,
           plan.row_bytes,
           Divisor(plan.groups_per_row, plan.group_count),
           plan.symmetric,
-          is_aligned(x, 16) && is_aligned(q, vector) && cols % vector == 0 && group % vector == 0};
+          is_aligned(x, 16) && is_aligned(q, vector) && rows_fit && groups_fit};
 }
 
 template <class T, int kBits>

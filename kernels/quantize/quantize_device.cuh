@@ -58,6 +58,8 @@ struct ChunkShape {
 // REQUIRES: neither rows nor cols is 0.
 inline ChunkShape chunk_shape(const QuantizePlan& plan, const void* values, const void* q,
                               int vector) {
+  // Where all rows begin at a multiple of a chunk: a single one does, whatever its length.
+  const bool rows_fit = plan.rows == 1 || plan.cols % vector == 0;
   const int64_t chunks_per_row = ceil_div(plan.cols, vector);
   const int64_t count = plan.rows * chunks_per_row;
   return {count,
@@ -69,7 +71,7 @@ inline ChunkShape chunk_shape(const QuantizePlan& plan, const void* values, cons
           Divisor(plan.group, plan.cols),
           vector,
           plan.per_tensor,
-          is_aligned(values, 16) && is_aligned(q, vector) && plan.cols % vector == 0};
+          is_aligned(values, 16) && is_aligned(q, vector) && rows_fit};
 }
 
 __device__ inline int64_t chunk_index() {
