@@ -371,17 +371,8 @@ int64_t least_bytes_bounded(const at::Tensor& x, const CompressOptions& options)
 
 }  // namespace
 
-const Codec kBoundedCodec{CodecId::kBounded,
-                          kOp,
-                          false,
-                          false,
-                          true,
-                          encode_bounded,
-                          decode_bounded,
-                          check_bounded,
-                          least_bytes_bounded,
-                          nullptr,
-                          nullptr,
-                          true};
+const Codec kBoundedCodec{
+    CodecId::kBounded,   kOp,     false,   false, encode_bounded, decode_bounded, check_bounded,
+    least_bytes_bounded, nullptr, nullptr, true};
 
 }  // namespace qvlmem

@@ -260,8 +260,7 @@ int64_t least_bytes_svd(const at::Tensor& x, const CompressOptions& options) {
 
 }  // namespace
 
-const Codec kSvdCodec{CodecId::kSvd,    "svd",      false,     false,           true,
-                      encode_svd,       decode_svd, check_svd, least_bytes_svd, nullptr,
-                      encode_svd_within};
+const Codec kSvdCodec{CodecId::kSvd, "svd",     false,           false,   encode_svd,
+                      decode_svd,    check_svd, least_bytes_svd, nullptr, encode_svd_within};
 
 }  // namespace qvlmem

@@ -23,8 +23,6 @@ struct Codec {
   bool exact;
   // Whether it takes float64 beside float32, float16 and bfloat16. For codecs that are not exact.
   bool takes_float64;
-  // Whether encode and decode run on every back end; else tensors of CUDA go by the host.
-  bool on_device;
   // x: a tensor that the codec takes, detached, of any strides. Raises what its own op raises.
   Payload (*encode)(const at::Tensor& x, const CompressOptions& options);
   // A contiguous tensor of info's shape and dtype. REQUIRES: check has passed.
@@ -43,11 +41,11 @@ struct Codec {
   Payload (*encode_within)(const at::Tensor& x, const CompressOptions& options,
                            int64_t most_bytes) = nullptr;
 
-  // Whether encode with prefer:size goes by the host all the same: what is coded by entropy.
+  // Whether encode with prefer:size takes x on the host alone: what is coded by entropy.
   bool size_on_host = false;
 
   bool encodes_on_device(const CompressOptions& options) const {
-    return on_device && !(size_on_host && options.prefer == Prefer::kSize);
+    return !(size_on_host && options.prefer == Prefer::kSize);
   }
   bool takes(at::ScalarType dtype) const {
     return exact || dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 ||

@@ -62,8 +62,7 @@ at::Tensor CompressedTensor::decompress() const {
                       part.nbytes(), " bytes with a storage of ", part.storage().nbytes());
   }
   const RealTensorsGuard guard;
-  if (codec_->on_device || device().is_cpu()) return codec_->decode(payload_, info_);
-  return to(at::kCPU)->decompress().to(device());
+  return codec_->decode(payload_, info_);
 }
 
 at::Tensor CompressedTensor::to_sparse_coo() const {

@@ -86,15 +86,13 @@ int64_t least_bytes_int(const at::Tensor& x, const CompressOptions&) {
 
 }  // namespace
 
-const Codec kNoneCodec{CodecId::kNone, "none",          true, true, true, encode_none, decode_none,
-                       check_none,     least_bytes_none};
-const Codec kFp16Codec{CodecId::kFp16, "fp16",     false,           true, true, encode_fp16,
-                       decode_fp16,    check_fp16, least_bytes_fp16};
-const Codec kInt8Codec{CodecId::kInt8, "int8",       false,
-                       false,          true,         encode_int<8>,
-                       decode_int<8>,  check_int<8>, least_bytes_int<8>};
-const Codec kInt4Codec{CodecId::kInt4, "int4",       false,
-                       false,          true,         encode_int<4>,
-                       decode_int<4>,  check_int<4>, least_bytes_int<4>};
+const Codec kNoneCodec{CodecId::kNone, "none",      true,       true,
+                       encode_none,    decode_none, check_none, least_bytes_none};
+const Codec kFp16Codec{CodecId::kFp16, "fp16",      false,      true,
+                       encode_fp16,    decode_fp16, check_fp16, least_bytes_fp16};
+const Codec kInt8Codec{CodecId::kInt8, "int8",        false,        false,
+                       encode_int<8>,  decode_int<8>, check_int<8>, least_bytes_int<8>};
+const Codec kInt4Codec{CodecId::kInt4, "int4",        false,        false,
+                       encode_int<4>,  decode_int<4>, check_int<4>, least_bytes_int<4>};
 
 }  // namespace qvlmem

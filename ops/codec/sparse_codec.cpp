@@ -105,8 +105,8 @@ int64_t least_bytes_sparse(const at::Tensor& x, const CompressOptions& options) 
 
 }  // namespace
 
-const Codec kSparseCodec{
-    CodecId::kSparse, "sparse",           false,        false, true, encode_sparse, decode_sparse,
-    check_sparse,     least_bytes_sparse, sparse_to_coo};
+const Codec kSparseCodec{CodecId::kSparse, "sparse",      false,        false,
+                         encode_sparse,    decode_sparse, check_sparse, least_bytes_sparse,
+                         sparse_to_coo};
 
 }  // namespace qvlmem

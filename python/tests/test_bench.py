@@ -133,8 +133,10 @@ def test_wrong_usage(arguments, capsys, monkeypatch):
 
 @pytest.mark.parametrize('arguments, reason', [
     (['--weights', '/nowhere/x.safetensors'], 'there is no file /nowhere/x.safetensors'),
-    (['--isa', 'avx512'], '--isa avx512: this CPU lacks it')])
+    (['--isa', 'avx512'], '--isa avx512: this CPU lacks it'),
+    (['--device', 'cuda'], '--device cuda: th')])  # ... this library was built without, or: there is no GPU
 def test_what_is_not_there_is_named(arguments, reason, capsys, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     monkeypatch.setattr('qvlmem.commands.doctor.ISA_FLAGS', {})
     assert main([*SETTINGS, *arguments]) == 1
     assert reason in capsys.readouterr().err

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 
-
 def when_gpu_is_done():
     """The wall clock, once all that was handed to the GPU is done."""
     import torch

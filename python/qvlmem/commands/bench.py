@@ -15,6 +15,7 @@ import re
 import torch
 
 import qvlmem
+from qvlmem._library import built_for
 from qvlmem.benchmarks import conditions, figure_tables, worker
 from qvlmem.commands import CommandError, doctor, terminal
 
@@ -157,7 +158,7 @@ def measure(options):
 
 def gpu():
     """What doctor.cpu gives, of the current GPU."""
-    if not torch._C._dispatch_has_kernel_for_dispatch_key('qvlmem::quantize', 'CUDA'):
+    if not built_for(pathlib.Path(qvlmem.library_path())).get('cuda'):
         raise CommandError('--device cuda: this library was built without CUDA; tools/build --cuda builds one with')
     if not torch.cuda.is_available():
         raise CommandError('--device cuda: there is no GPU that PyTorch can use')
