@@ -197,13 +197,15 @@ std::vector<double> RangeFinder::read(const at::Tensor& also) {
   return {found.data(), found.data() + also.numel()};
 }
 
+void RangeFinder::wait() { read(at::empty({0}, matrix_.scan().options())); }
+
 int64_t RangeFinder::size() {
-  if (added_) read(at::empty({0}, matrix_.scan().options()));
+  if (added_) wait();
   return size_;
 }
 
 double RangeFinder::energy() {
-  if (added_ || !matrix_.is_known()) read(at::empty({0}, matrix_.scan().options()));
+  if (added_ || !matrix_.is_known()) wait();
   return matrix_.energy();
 }
 
@@ -217,13 +219,11 @@ double RangeFinder::missing_energy() {
 }
 
 const Spectrum& RangeFinder::spectrum() {
-  if (added_ || !spectrum_ || spectrum_->values.empty()) {
-    if (!spectrum_) {
-      size();
-      spectrum_ = Spectrum{device_.eigen_descending(device_.gram(rows_of(image_))), {}};
-    }
-    read(at::empty({0}, matrix_.scan().options()));
+  if (!spectrum_) {
+    size();
+    spectrum_ = Spectrum{device_.eigen_descending(device_.gram(rows_of(image_))), {}};
   }
+  if (added_ || spectrum_->values.empty()) wait();
   return *spectrum_;
 }
 

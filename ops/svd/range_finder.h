@@ -90,6 +90,7 @@ class RangeFinder {
   void forget();
   void append(const at::Tensor& rows);
   at::Tensor rows_of(const at::Tensor& memory) const;
+  void wait();
   // The energy, of either sign, that rounding products and bases to A's dtype may cost.
   double rounding();
 
