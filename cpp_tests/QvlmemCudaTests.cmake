@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Tests of a build with CUDA kernels. On a machine without a GPU those that run a kernel skip, unless the environment
 # variable QVLMEM_CUDA_SIM names a folder with a libcudart.so.12 that simulates one: then they run on it, twice, with
-# the warps of a block in both orders. QVLMEM_REQUIRE_CUDA=1 has them fail instead of skip.
+# the warps of a block in both orders, and with and without guard bytes around tensors. QVLMEM_REQUIRE_CUDA=1 has them
+# fail instead of skip.
 
 set(QVLMEM_CUDA_TESTS
   kernels/bounded_cuda_test.cpp

@@ -9,6 +9,7 @@ import textwrap
 import pytest
 import torch
 
+from cuda_device import on
 from effect_programs import Effects
 from script_programs import CompressedLinear, QuantizedLinear, alike, programs, swapped
 
@@ -18,17 +19,21 @@ by_program = pytest.mark.parametrize(('name', 'function', 'arguments'), PROGRAMS
                                      ids=[p[0] for p in PROGRAMS])
 
 
+@pytest.mark.each_device
 @by_program
-def test_scripted_functions_give_what_eager_mode_gives(name, function, arguments):
+def test_scripted_functions_give_what_eager_mode_gives(device, name, function, arguments):
     scripted = torch.jit.script(function)
+    arguments = [on(device, a) for a in arguments]
     want = function(*arguments)
     for _ in range(3):  # the profiling executor specialises on the second and third run
         assert alike(scripted(*arguments), want)
 
 
+@pytest.mark.each_device
 @by_program
-def test_other_shapes_follow_the_specialised_ones(name, function, arguments):
+def test_other_shapes_follow_the_specialised_ones(device, name, function, arguments):
     """A graph that was specialised for one shape and layout must not keep them."""
+    arguments = [on(device, a) for a in arguments]
     if name in ('factored',):
         other = arguments[0][:20, :30]
     else:

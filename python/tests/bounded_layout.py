@@ -97,7 +97,7 @@ def form(ops, c):
 
 def decode(ops, c, x):
     """What the layout in kernels/bounded/bounded.h says that the parts of x compressed stand for."""
-    step, sizes, packed = c.parts()
+    step, sizes, packed = (part.cpu() for part in c.parts())
     per_row, coded = form(ops, c) & 1, form(ops, c) >> 1
     matrix = x.reshape(0, 0) if not x.numel() else as_rows(x) if per_row else x.reshape(1, -1)
     rows, columns = matrix.shape

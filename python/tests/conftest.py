@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import qvlmem  # noqa: F401  (loads the library and its fake kernels)
+from cuda_device import OpsOn, add_markers, device, pytest_generate_tests  # noqa: F401  (fixture and hook)
 
 _EXAMPLES = int(os.environ.get('QVLMEM_EXAMPLES', '40'))
 
@@ -33,6 +34,7 @@ hypothesis.settings.load_profile('qvlmem')
 def pytest_configure(config):
     config.addinivalue_line('filterwarnings', 'ignore:B?Complex(Half|32) support is experimental')
     config.addinivalue_line('filterwarnings', 'ignore:torch.quantize_per_tensor')
+    add_markers(config)
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +43,9 @@ def _fixed_random_numbers():
 
 
 @pytest.fixture
-def ops():
-    """The operators under test."""
-    return torch.ops.qvlmem
+def ops(device):
+    """The operators under test, of tensors on the CPU; on another device OpsOn takes them there."""
+    return torch.ops.qvlmem if device == 'cpu' else OpsOn(device)
 
 
 @pytest.fixture(scope='session')

@@ -10,6 +10,8 @@ from strategies import (ERRORS, EXACT_DTYPES, FLOATS, any_tensors, laid_out, row
                         shapes, tensors, values)
 from test_compress import EXACT, METHODS, check_compressed, check_reported
 
+pytestmark = pytest.mark.each_device
+
 BOUNDS = st.sampled_from(tuple(ERRORS))
 MAX_ERRORS = st.sampled_from((0.0, 1e-7, 1e-4, 0.01, 0.03, 0.1, 0.5, 1.0))
 MORE = settings(max_examples=2 * settings.default.max_examples)

@@ -14,6 +14,8 @@ from hypothesis import given
 from bounded_layout import decode, form
 from strategies import ERRORS, FLOATS, as_rows, row_error, same_bits, tensors, values
 
+pytestmark = pytest.mark.each_device
+
 BOUNDS = st.sampled_from(tuple(ERRORS))
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA tensors: the parts, values and words of the CPU."""
+"""CUDA tensors: the parts, values and words of the CPU.
+
+That they are what they must be is tested with the CPU's, in the modules that are marked each_device.
+"""
 
 import hypothesis.strategies as st
 import pytest
@@ -8,7 +11,9 @@ from hypothesis import given
 
 from cuda_device import check_same, on_cuda, require_cuda  # noqa: F401  (a fixture)
 from op_samples import TENSOR_OPS, samples
-from strategies import FLOATS, any_tensors, laid_out, same_bits, tensor_error, tensors, values
+from strategies import FLOATS, any_tensors, same_bits, tensors, values
+
+pytestmark = pytest.mark.cuda
 
 # What svd computes depends on the device's linear algebra; its error is what is pinned.
 SAME_BYTES = tuple(op for op in TENSOR_OPS if not op.startswith('svd'))
@@ -24,12 +29,6 @@ def test_every_operator_gives_the_bytes_of_the_cpu(ops, op):
     for arguments, keywords in samples(op):
         want = getattr(ops, op)(*arguments, **keywords)
         check_same(getattr(ops, op)(*map(on_cuda, arguments), **keywords), want)
-
-
-@pytest.mark.parametrize('op', TENSOR_OPS)
-def test_opcheck(ops, op):
-    for arguments, keywords in samples(op):
-        torch.library.opcheck(getattr(ops, op).default, tuple(map(on_cuda, arguments)), keywords)
 
 
 @given(tensors(), st.sampled_from((8, 4)), st.booleans(),
@@ -68,16 +67,6 @@ def test_lossless(ops, x, level):
     check_same(ops.lossless_decode(got, x.shape, x.dtype), ops.lossless_decode(want, x.shape, x.dtype))
 
 
-def test_lossless_bytes_may_lie_anywhere(ops):
-    for dtype in (torch.bfloat16, torch.float32, torch.int64):
-        x = values('normal', (70000,), torch.float32).to(dtype)
-        encoded = ops.lossless_encode(x)
-        for offset in (1, 2, 7, 16):
-            room = torch.zeros(encoded.numel() + offset, dtype=torch.uint8, device='cuda')
-            room[offset:] = encoded
-            assert same_bits(ops.lossless_decode(room[offset:], x.shape, dtype).cpu(), x)
-
-
 def test_damaged_lossless_bytes_are_refused_in_the_same_words(ops):
     x = values('normal', (50, 70), torch.bfloat16)
     good = ops.lossless_encode(x)
@@ -112,45 +101,11 @@ def test_profile(ops, x):
 
 
 @pytest.mark.parametrize('dtype', FLOATS, ids=str)
-def test_svd_keeps_the_energy_it_is_asked_for(ops, dtype):
-    x = on_cuda(values('low_rank', (96, 160), dtype))
+def test_svd_takes_the_rank_that_it_takes_on_the_cpu(ops, dtype):
+    x = values('low_rank', (96, 160), dtype)
     for energy in (0.9, 0.99, 0.9999):
-        u, v = ops.svd(x, energy=energy)
-        assert u.device.type == v.device.type == 'cuda'
-        rounding = 4 * torch.finfo(dtype).eps
-        assert tensor_error(x, ops.svd_reconstruct(u, v, x.shape)) <= (1 - energy) ** 0.5 + rounding
-        wanted = ops.svd(x.cpu(), energy=energy)[0].shape[1]
-        assert abs(u.shape[1] - wanted) <= max(1, wanted // 20)
-        again = ops.svd(x, energy=energy)
-        assert same_bits(u.cpu(), again[0].cpu()) and same_bits(v.cpu(), again[1].cpu())
-
-
-def test_what_the_process_wants_of_its_products_does_not_matter_to_svd(ops):
-    x = on_cuda(values('low_rank', (300, 200), torch.float32))
-    u, v = ops.svd(x, energy=0.9999)
-    y = ops.svd_reconstruct(u, v, x.shape)
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision('medium')
-    try:
-        with torch.autocast('cuda', torch.bfloat16):
-            again = ops.svd(x, energy=0.9999)
-            z = ops.svd_reconstruct(u, v, x.shape)
-    finally:
-        torch.set_float32_matmul_precision(precision)
-    assert same_bits(u.cpu(), again[0].cpu()) and same_bits(v.cpu(), again[1].cpu())
-    assert same_bits(y.cpu(), z.cpu())
-
-
-def test_svd_reconstruct_saturates_finite_factors_only(ops):
-    u, v = torch.full((600, 2), 3e38, device='cuda'), torch.full((2, 700), 0.9, device='cuda')
-    for dtype in FLOATS:
-        y = ops.svd_reconstruct(u, v, [600, 700], dtype)
-        assert y.isfinite().all() and (y == torch.finfo(dtype).max).all()
-    # Sums whose parts overflow where they do not.
-    w = torch.tensor([[3e38, 3e38, -3e38, -3e38]], device='cuda')
-    assert ops.svd_reconstruct(w, torch.ones(4, 1, device='cuda'), [1, 1]).item() == 0
-    infinite = torch.full((1, 1), float('inf'), device='cuda')
-    assert ops.svd_reconstruct(infinite, torch.ones(1, 1, device='cuda'), []).item() == float('inf')
+        wanted, found = (ops.svd(t, energy=energy)[0].shape[1] for t in (x, on_cuda(x)))
+        assert abs(found - wanted) <= max(1, wanted // 20)
 
 
 @pytest.mark.parametrize('indices', [[3, -1], [3, 12], [5, 5], [7, 2]], ids=str)
@@ -178,16 +133,6 @@ def test_compress_holds_what_it_holds_on_the_cpu(ops, method, dtype):
         check_same(ops.decompress(ops.unpack(ops.pack(want), 'cuda')), ops.decompress(want))
 
 
-@pytest.mark.parametrize('bound', ['tensor', 'row', 'element'])
-def test_auto_keeps_its_bound(ops, bound):
-    for kind in ('normal', 'sparse', 'low_rank', 'integers'):
-        x = values(kind, (64, 128), torch.bfloat16)
-        c = ops.compress(on_cuda(x), 'auto', max_error=0.01, bound=bound)
-        error = dict(zip(('tensor', 'row', 'element'), errors_of(c), strict=True))[bound]
-        assert error <= 0.01 and c.nbytes() <= x.nbytes
-        assert ops.decompress(c).device.type == 'cuda'
-
-
 @pytest.mark.parametrize('op', ['quantize', 'svd', 'sparsify'])
 def test_values_that_are_not_finite_are_refused_in_the_same_words(ops, op):
     x = values('normal', (5, 70), torch.float32)
@@ -204,9 +149,3 @@ def test_parts_on_two_devices_are_refused(ops):
     q, scale, zero_point = ops.quantize(on_cuda(torch.randn(4, 8)))
     with pytest.raises(ValueError, match='on one device'):
         ops.dequantize(q, scale.cpu(), zero_point, [4, 8])
-
-
-def test_strides_and_offsets_are_followed(ops):
-    for layout in ('offset', 'transposed', 'strided', 'narrowed', 'expanded', 'broadcast'):
-        x = laid_out(values('normal', (6, 66), torch.bfloat16), layout)
-        check_same(ops.quantize(on_cuda(x), 4, False, 22), ops.quantize(x, 4, False, 22))

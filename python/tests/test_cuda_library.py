@@ -13,6 +13,8 @@ import torch
 import qvlmem
 from qvlmem.commands import doctor
 
+pytestmark = pytest.mark.cuda
+
 PROGRAM = """
 import sys
 import torch

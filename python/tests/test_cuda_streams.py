@@ -9,6 +9,8 @@ import torch
 from cuda_device import check_same, on_cuda, require_cuda  # noqa: F401  (a fixture)
 from strategies import same_bits, tensor_error, values
 
+pytestmark = pytest.mark.cuda
+
 
 def test_work_is_ordered_on_the_current_stream(ops):
     """The input is still being made when the operator is called, and nobody waits for the other stream."""

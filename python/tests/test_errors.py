@@ -9,6 +9,8 @@ import math
 import pytest
 import torch
 
+pytestmark = [pytest.mark.each_device, pytest.mark.cuda]
+
 TEN = torch.ones(2, 5)
 EYE = torch.eye(4)
 

@@ -11,6 +11,8 @@ import torch
 
 import qvlmem
 
+pytestmark = pytest.mark.each_device
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MANIFEST = json.loads((ROOT / 'data' / 'golden' / 'manifest.json').read_text())
 
@@ -36,10 +38,10 @@ def test_every_method_has_one():
 
 
 @pytest.mark.parametrize('name', sorted(MANIFEST))
-def test_it_decodes_to_the_same_bits(name):
+def test_it_decodes_to_the_same_bits(ops, name):
     entry = MANIFEST[name]
-    compressed = qvlmem.unpack(frame(name))
-    decoded = qvlmem.decompress(compressed)
+    compressed = ops.unpack(frame(name))
+    decoded = ops.decompress(compressed)
     assert compressed.method() == entry['method']
     assert list(decoded.shape) == entry['shape'] and str(decoded.dtype) == f'torch.{entry["dtype"]}'
     if entry['method'] == 'svd':  # a product of matrices: its sums may be taken in another order
@@ -48,19 +50,19 @@ def test_it_decodes_to_the_same_bits(name):
         assert error <= compressed.relative_error() * 1.001 + 1e-6
     else:
         assert golden.digest(decoded) == entry['decoded_sha256']
-    assert qvlmem.pack(compressed).equal(frame(name))
+    assert ops.pack(compressed).equal(frame(name))
 
 
 # lossless chooses how to code from a sample, which later versions may take otherwise.
 @pytest.mark.parametrize('name', [name for name in sorted(MANIFEST)
                                   if MANIFEST[name]['method'] not in ('svd', 'lossless')
                                   and name.rpartition('_')[0] not in golden.FORMER])
-def test_the_same_values_give_the_same_frame(name):
+def test_the_same_values_give_the_same_frame(ops, name):
     entry = MANIFEST[name]
     method, shape, options = golden.recipe(name)
     original = golden.example(getattr(torch, entry['dtype']), shape)
-    compressed = qvlmem.compress(original, method, **options)
-    assert qvlmem.pack(compressed).equal(frame(name))
+    compressed = ops.compress(original, method, **options)
+    assert ops.pack(compressed).equal(frame(name))
 
 
 def test_the_file_of_frames_loads_to_the_same_values():

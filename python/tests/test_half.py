@@ -10,6 +10,8 @@ from hypothesis import given
 
 from strategies import FLOATS, same_bits, tensors
 
+pytestmark = pytest.mark.each_device
+
 DTYPES = (*FLOATS, torch.float64)
 # Half a unit in the last place of a normal half, and of a subnormal one before the scale.
 RELATIVE, ABSOLUTE = 2.0**-11, 2.0**-25

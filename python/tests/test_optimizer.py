@@ -209,7 +209,7 @@ def test_threads_share_one_optimizer():
     assert not wrong
 
 
-@pytest.mark.parametrize('arguments, error, words', [
+BAD_ARGUMENTS = [
     ({'hidden_dim': 97}, ValueError, ('hidden_dim', 'multiple of num_heads (3)', '97')),
     ({'batch_size': 0}, ValueError, ('batch_size', 'at least 1', '0')),
     ({'seq_len': -5}, ValueError, ('seq_len', 'at least 1', '-5')),
@@ -230,7 +230,11 @@ def test_threads_share_one_optimizer():
     ({**some_inputs(), 'value': torch.full(SHAPE, float('nan'))}, ValueError, ('value to be finite',)),
     ({**some_inputs(), 'value': torch.ones(SHAPE, device='meta')}, NotImplementedError, ('on cpu', 'meta')),
     ({**some_inputs(), 'seq_len': 47}, ValueError, ('seq_len to be 48', '47')),
-], ids=str)
+]
+
+
+@pytest.mark.parametrize('arguments, error, words', BAD_ARGUMENTS,
+                         ids=[f'{i}-{b[2][0]}' for i, b in enumerate(BAD_ARGUMENTS)])
 def test_bad_arguments(arguments, error, words):
     with pytest.raises(error) as raised:
         attend(**arguments)

@@ -7,7 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 
+from cuda_device import on
 from strategies import FLOATS, as_rows, same_bits, tensors, values
+
+pytestmark = pytest.mark.each_device
 
 NAMES = ('numel', 'sparsity', 'mean', 'variance', 'absmax', 'outlier_ratio', 'row_absmax_spread',
          'entropy_bits', 'stable_rank', 'low_rank_energy')
@@ -128,13 +131,13 @@ def test_a_tensor_that_requires_grad_has_a_profile(ops):
     assert ops.profile(x) == ops.profile(x.detach())
 
 
-def test_profile_in_torchscript(ops):
+def test_profile_in_torchscript(ops, device):
     @torch.jit.script
     def spread(x: torch.Tensor) -> float:
         return torch.ops.qvlmem.profile(x)['row_absmax_spread']
 
     x = torch.randn(8, 16)
-    assert spread(x) == ops.profile(x)['row_absmax_spread']
+    assert spread(on(device, x)) == ops.profile(x)['row_absmax_spread']
 
 
 def test_a_tensor_without_values_has_no_profile(ops):

@@ -14,6 +14,8 @@ from hypothesis import given
 
 from strategies import (FLOATS, as_rows, describe, same_bits, shapes, tensors, values)
 
+pytestmark = [pytest.mark.each_device, pytest.mark.cuda]
+
 SLACK = 1 + 2.0**-13
 SMALLEST_SCALE = 2.0**-126
 

@@ -15,6 +15,8 @@ from hypothesis import given
 
 from strategies import FLOATS, LAYOUTS, laid_out, same_bits, shapes, tensors, values
 
+pytestmark = pytest.mark.each_device
+
 MAGNITUDE = {4: np.uint32(0x7fffffff), 2: np.uint16(0x7fff)}
 
 
@@ -177,7 +179,7 @@ def test_the_codec_holds_what_sparsify_gives(ops, x, threshold):
     assert c.nbytes() <= indices.nbytes + stored.nbytes + 2 * math.ceil(x.numel() / 16384)
     coo = c.to_sparse_coo()
     assert coo.is_coalesced() and coo.shape == x.shape and coo.dtype == x.dtype
-    assert coo._nnz() == len(stored) and same_bits(coo.to_dense(), y)
+    assert coo._nnz() == len(stored) and same_bits(coo.to_dense().cpu(), y)
     assert same_bits(ops.decompress(ops.unpack(ops.pack(c))), y)
 
 

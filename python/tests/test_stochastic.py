@@ -11,6 +11,8 @@ from hypothesis import given
 from strategies import FLOATS, same_bits, tensors, values
 from test_quantize import MODES, SLACK, check_parts
 
+pytestmark = pytest.mark.each_device
+
 SEEDS = st.integers(-2**63, 2**63 - 1)
 
 

@@ -11,6 +11,8 @@ from hypothesis import given
 
 from strategies import FLOATS, LAYOUTS, as_rows, laid_out, same_bits, shapes, tensor_error, values
 
+pytestmark = pytest.mark.each_device
+
 # What rounding one factor to x's dtype may cost, relative to x; two factors, and some room.
 ROUNDING = {torch.float32: 2.0**-20, torch.float16: 2.0**-9, torch.bfloat16: 2.0**-6}
 # Magnitudes whose factors fit in float16, and whose values do not all vanish in it.
@@ -135,14 +137,15 @@ def test_seed_and_threads(ops):
     assert not same_bits(ops.svd(x, rank=9, seed=5)[0], ops.svd(x, rank=9, seed=6)[0])
 
 
-def test_autocast_and_matmul_precision_change_nothing(ops):
-    x = values('normal', (120, 130), torch.float32)
+@pytest.mark.parametrize(('kind', 'shape'), [('normal', (120, 130)), ('low_rank', (300, 200))])
+def test_autocast_and_matmul_precision_change_nothing(ops, device, kind, shape):
+    x = values(kind, shape, torch.float32)
     u, v = ops.svd(x, energy=0.9999)
     y = ops.svd_reconstruct(u, v, x.shape)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision('medium')
-        with torch.autocast('cpu', dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16):
             u2, v2 = ops.svd(x, energy=0.9999)
             assert same_bits(u, u2) and same_bits(v, v2)
             assert same_bits(y, ops.svd_reconstruct(u, v, x.shape))
@@ -201,8 +204,14 @@ def test_reconstruct_saturates(ops, dtype):
     largest = torch.finfo(dtype).max
     want = torch.tensor([largest, -largest, 0.0], dtype=torch.float64).expand(5, 3)
     assert torch.equal(ops.svd_reconstruct(u, v, (5, 3), dtype).double(), want)
+    # Sums whose parts overflow where they do not.
     parts = torch.tensor([[3e38, 3e38, -3e38, -3e38]])
     assert ops.svd_reconstruct(parts, torch.ones(4, 1), (), dtype).item() == 0
+    # Finite factors alone do.
+    infinite = torch.full((1, 1), math.inf)
+    assert ops.svd_reconstruct(infinite, torch.ones(1, 1), (), dtype).item() == math.inf
+    y = ops.svd_reconstruct(torch.full((600, 2), 3e38), torch.full((2, 700), 0.9), [600, 700], dtype)
+    assert bool((y == largest).all())
 
 
 @pytest.mark.parametrize(('u', 'v', 'shape'), [

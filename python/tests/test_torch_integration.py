@@ -12,23 +12,26 @@ import pytest
 import torch
 import torch._dynamo.testing
 
+from cuda_device import on
 from op_samples import (DIFFERENTIABLE_LOOKING, DYNAMIC_TRIPS, SCHEMAS, STATIC_TRIPS, TENSOR_OPS,
                         round_trips, samples)
 from strategies import same_bits, tensor_error, values
+
+pytestmark = pytest.mark.each_device
 
 TRIPS = STATIC_TRIPS + DYNAMIC_TRIPS
 
 
 @pytest.mark.parametrize('text', SCHEMAS, ids=lambda t: t.split('(')[0])
-def test_schemas_are_the_contract_s(ops, text):
-    schema = getattr(ops, text.split('(')[0]).default._schema
+def test_schemas_are_the_contract_s(text):
+    schema = getattr(torch.ops.qvlmem, text.split('(')[0]).default._schema
     assert str(schema) == str(torch._C.parse_schema(f'qvlmem::{text}'))
 
 
 @pytest.mark.parametrize('op', TENSOR_OPS)
-def test_opcheck(ops, op):
+def test_opcheck(device, op):
     for arguments, keywords in samples(op):
-        torch.library.opcheck(getattr(ops, op).default, arguments, keywords)
+        torch.library.opcheck(getattr(torch.ops.qvlmem, op).default, [on(device, a) for a in arguments], keywords)
 
 
 @pytest.mark.parametrize('op', TENSOR_OPS)
@@ -39,7 +42,7 @@ def test_fake_outputs_look_like_the_real_ones(ops, op):
         if op in ('svd', 'sparsify', 'lossless_encode'):
             continue
         meta = [a.to('meta') if isinstance(a, torch.Tensor) else a for a in arguments]
-        fake = getattr(ops, op)(*meta, **keywords)
+        fake = getattr(torch.ops.qvlmem, op)(*meta, **keywords)
         pairs = [(real, fake)] if isinstance(real, torch.Tensor) else zip(real, fake, strict=True)
         for a, b in pairs:
             assert b.device.type == 'meta'
@@ -47,11 +50,12 @@ def test_fake_outputs_look_like_the_real_ones(ops, op):
 
 
 @pytest.mark.parametrize('op', DIFFERENTIABLE_LOOKING)
-def test_backward_raises_rather_than_lose_a_gradient(ops, op):
+def test_backward_raises_rather_than_lose_a_gradient(device, op):
     arguments, keywords = next(iter(samples(op)))
-    arguments = [a.clone().requires_grad_() if isinstance(a, torch.Tensor) and
-                 a.is_floating_point() else a for a in arguments]
-    outputs = getattr(ops, op)(*arguments, **keywords)
+    arguments = [on(device, a) for a in arguments]
+    arguments = [a.requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+                 for a in arguments]
+    outputs = getattr(torch.ops.qvlmem, op)(*arguments, **keywords)
     outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
     floating = [o for o in outputs if o.is_floating_point()]
     assert floating and all(o.requires_grad for o in floating)
@@ -62,9 +66,9 @@ def test_backward_raises_rather_than_lose_a_gradient(ops, op):
 
 
 @pytest.mark.parametrize('trip', TRIPS)
-def test_no_grad_and_inference_mode(trip):
+def test_no_grad_and_inference_mode(device, trip):
     function = round_trips()[trip]
-    x = values('sparse', (12, 40), torch.float32)
+    x = on(device, values('sparse', (12, 40), torch.float32))
     want = function(x)
     with torch.no_grad():
         y = function(x.clone().requires_grad_())
@@ -81,9 +85,9 @@ def compiled(function, x, backend, **options):
 
 @pytest.mark.parametrize('trip', TRIPS)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
-def test_compile_without_graph_breaks(trip, dtype):
+def test_compile_without_graph_breaks(device, trip, dtype):
     function = round_trips()[trip]
-    x = values('sparse', (12, 40), dtype)
+    x = on(device, values('sparse', (12, 40), dtype))
     want = function(x * 2) + 1
     for options in ({}, {'dynamic': True}):
         got = compiled(lambda t: function(t * 2) + 1, x, 'aot_eager', **options)
@@ -91,7 +95,7 @@ def test_compile_without_graph_breaks(trip, dtype):
 
 
 @pytest.mark.parametrize('trip', TRIPS)
-def test_one_compilation_serves_every_size(trip):
+def test_one_compilation_serves_every_size(device, trip):
     """Dynamic sizes: what the fake kernels say must hold for the sizes that come later."""
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend('aot_eager')
@@ -99,7 +103,7 @@ def test_one_compilation_serves_every_size(trip):
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         twice = torch.compile(lambda x: function(x) * 2, fullgraph=True, backend=counter, dynamic=True)
         for shape in ((8, 64), (5, 31), (129, 72), (2, 4304)):
-            x = values('normal', shape, torch.float32)
+            x = on(device, values('normal', shape, torch.float32))
             assert same_bits(twice(x), function(x) * 2)
     assert counter.frame_count == 1
 
@@ -119,13 +123,13 @@ def test_inductor_runs_the_operators_with_generated_code():
         assert tensor_error(b, a) <= 1e-5, name  # sin itself may differ in its last bit
 
 
-def test_compile_breaks_the_graph_around_compress_with_the_same_result(ops):
+def test_compile_breaks_the_graph_around_compress_with_the_same_result(device):
     def function(x, method: str):
         y = x * 2
         z = torch.ops.qvlmem.decompress(torch.ops.qvlmem.compress(y, method))
         return z + y
 
-    x = values('normal', (16, 32), torch.float32)
+    x = on(device, values('normal', (16, 32), torch.float32))
     for method in ('auto', 'none', 'int8'):
         torch._dynamo.reset()
         got = torch.compile(function, backend='aot_eager')(x, method)
@@ -183,13 +187,13 @@ class Trip(torch.nn.Module):
 
 @pytest.mark.parametrize('trip', TRIPS)
 @pytest.mark.parametrize('strict', [True, False], ids=['strict', 'traced'])
-def test_export_with_dynamic_shapes(trip, strict):
+def test_export_with_dynamic_shapes(device, trip, strict):
     module = Trip(round_trips()[trip])
     sizes = {'x': {0: torch.export.Dim('rows', min=2, max=4096)}}
-    x = values('sparse', (12, 40), torch.float32)
+    x = on(device, values('sparse', (12, 40), torch.float32))
     program = torch.export.export(module, (x,), dynamic_shapes=sizes, strict=strict)
     for rows in (12, 7, 130):
-        y = values('sparse', (rows, 40), torch.float32, seed=rows)
+        y = on(device, values('sparse', (rows, 40), torch.float32, seed=rows))
         assert same_bits(program.module()(y), module(y))
 
 
@@ -219,18 +223,18 @@ def test_exported_programs_run_in_a_process_that_only_loads_the_library(library_
     assert result.returncode == 0 and result.stdout.strip() == str(len(TRIPS)), result.stderr[-3000:]
 
 
-def test_symbolic_tracing_and_vmap_free_functional_tools():
+def test_symbolic_tracing_and_vmap_free_functional_tools(device):
     for name in STATIC_TRIPS:
         function = round_trips()[name]
-        x = values('normal', (12, 40), torch.float32)
+        x = on(device, values('normal', (12, 40), torch.float32))
         traced = torch.fx.experimental.proxy_tensor.make_fx(function)(x)
         assert any('qvlmem' in str(node.target) for node in traced.graph.nodes)
         assert same_bits(traced(x), function(x))
 
 
-def test_many_threads_at_once(ops):
+def test_many_threads_at_once(ops, device):
     """The operators hold no state: what threads compute together is what one computes alone."""
-    x = [values('sparse', (64, 129), torch.float32, seed=i) for i in range(8)]
+    x = [on(device, values('sparse', (64, 129), torch.float32, seed=i)) for i in range(8)]
 
     def work(i):
         c = ops.compress(x[i], max_error=0.001)

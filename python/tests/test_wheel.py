@@ -16,6 +16,8 @@ import torch
 
 import user_examples
 
+pytestmark = pytest.mark.cuda
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
