@@ -5,7 +5,7 @@ import math
 import statistics
 
 SHORTEST_SAMPLE = 1e-3  # seconds; quicker calls are timed several at once
-SHARE = 0.5  # seconds that the rounds of a guest may take, but for the least number of them
+SHARE = 0.25  # seconds that the rounds of a guest may take, but for the least number of them
 LEAST_ROUNDS = 3
 WARM_UP = 2
 
