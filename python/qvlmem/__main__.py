@@ -6,10 +6,9 @@ import importlib
 import os
 import sys
 
-from qvlmem.commands import CommandError
+from qvlmem.commands import EXIT_INTERRUPTED, CommandError
 
 COMMANDS = ('run', 'report', 'bench', 'compress', 'decompress', 'inspect', 'doctor')
-EXIT_INTERRUPTED = 130
 
 
 def build_parser():

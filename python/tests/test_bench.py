@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -15,8 +16,9 @@ import pytest
 import torch
 
 from qvlmem.__main__ import main
-from qvlmem.benchmarks import conditions, contestant, figure_tables, rounds
-from qvlmem.benchmarks.cases import CODECS, VALUES, Goal
+from qvlmem.benchmarks import contestant, figure_tables, judgement, rounds
+from qvlmem.benchmarks.cases import CODECS, STORED, VALUES, Goal
+from qvlmem.commands import doctor
 
 SETTINGS = ['bench', '--sizes', '4KiB', '--repeats', '1', '--threads', '1']
 
@@ -28,15 +30,18 @@ def bench(capsys, *arguments):
 
 @pytest.fixture(scope='module')
 def report(tmp_path_factory):
-    """What --json prints of both conditions, with a model's weights and an environment that is not there."""
+    """What --json prints of both conditions, with all files of values, and an environment that is not there."""
     from safetensors.torch import save_file
     folder = tmp_path_factory.mktemp('bench')
     torch.manual_seed(0)
     save_file({'layer': torch.randn(40, 50), 'embeddings': torch.zeros(9, 9), 'bias': torch.zeros(9)},
               folder / 'weights.safetensors')
+    save_file({'hidden_states': torch.randn(3, 5, 8).bfloat16(), 'key_values': torch.randn(2, 2, 3, 5, 4).bfloat16()},
+              folder / 'activations.safetensors')
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main([*SETTINGS, '--json', '--weights', str(folder / 'weights.safetensors'),
-                     '--peers', str(folder / 'missing'), '--picture', str(folder / 'figures.svg')]) == 0
+                     '--activations', str(folder / 'activations.safetensors'), '--peers', str(folder / 'missing'),
+                     '--picture', str(folder / 'figures.svg')]) == 0
     assert (folder / 'figures.svg').read_text().count('<svg') == 1
     return json.loads(printed.getvalue())
 
@@ -70,7 +75,7 @@ def test_errors_are_what_the_operators_state(report):
 
 @pytest.mark.parametrize('codec', [c for c in CODECS if c.decode], ids=lambda c: c.name)
 def test_an_error_beyond_what_is_stated_is_seen(codec):
-    x = VALUES[codec.values](4096, torch.float32, torch.randn(2000))
+    x = VALUES[codec.values](4096, torch.float32, dict.fromkeys(STORED, torch.randn(2000)))
     kept = codec.encode(x)
     assert codec.holds(x, kept, codec.decode(kept, x))
     assert not codec.holds(x, kept, x + x.abs().max() / 4)
@@ -113,7 +118,7 @@ def test_tables_have_every_case(capsys):
     text = bench(capsys, '--dtypes', 'fp32', '--conditions', 'warm', '--markdown')
     assert 'other packages' in text and 'load average' in text and torch.__version__ in text
     for codec in CODECS:
-        if codec.values != 'model':
+        if codec.values not in STORED:
             assert f'| {codec.name}' in text
     text = bench(capsys, '--dtypes', 'bf16', '--conditions', 'cold', '--isa', 'portable')
     assert 'lossless 2, gaussian: out' in text and 'cold, portable, 1 thread' in text
@@ -132,7 +137,9 @@ def test_wrong_usage(arguments, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize('arguments, reason', [
-    (['--weights', '/nowhere/x.safetensors'], 'there is no file /nowhere/x.safetensors'),
+    (['--weights', '/nowhere/x.safetensors'], '--weights: there is no file /nowhere/x.safetensors'),
+    (['--activations', '/nowhere/x.safetensors'], '--activations: there is no file /nowhere/x.safetensors'),
+    (['--activations', __file__], 'test_bench.py is no safetensors file: '),
     (['--isa', 'avx512'], '--isa avx512: this CPU lacks it'),
     (['--device', 'cuda'], '--device cuda: th')])  # ... this library was built without, or: there is no GPU
 def test_what_is_not_there_is_named(arguments, reason, capsys, monkeypatch):
@@ -156,9 +163,12 @@ def test_rounds_alternate_and_slow_ones_end_early():
     def timer(name):
         return lambda calls: order.append((name, calls)) or now[name] * calls
 
-    samples = rounds.race({name: timer(name) for name in now}, repeats=5)
+    samples = rounds.race({name: timer(name) for name in now}, repeats=5, guests={'slow'})
     assert samples['slow'] == [1.0] * 3 and samples['copy'] == pytest.approx([1e-4] * 5)
-    assert order[4:8] == [('copy', 10), ('slow', 1)] * 2
+    # Two warm-ups of what is quick, one of what is not.
+    assert order == [('copy', 1)] * 2 + [('slow', 1)] + [('copy', 10), ('slow', 1)] * 3 + [('copy', 10)] * 2
+    # What is no guest stays, however slow it is.
+    assert len(rounds.race({'ours': timer('slow')}, repeats=5)['ours']) == 5
 
 
 def test_ratios_are_of_rounds_not_of_medians():
@@ -178,17 +188,102 @@ def test_goals_hold_where_they_were_set():
     assert goal.applies('float32', 1, 64 << 20) and goal.met(0.6) and not goal.met(0.61)
     assert not any(goal.applies(*row) for row in
                    (('bfloat16', 1, 64 << 20), ('float32', 2, 64 << 20), ('float32', 1, 1 << 20)))
-    assert goal.text() == '<= 0.6' and not Goal('ratio', at_least=1.5).met(1.49)
+    assert goal.text(0.5) == '<= 0.6' and not Goal('ratio', at_least=1.5).met(1.49)
+    assert Goal('x torch.linalg.svd', at_most=1 / 12).text(0.05) == 'x torch.linalg.svd: 0.05 <= 0.0833'
+
+
+def test_what_is_asked_of_every_codec():
+    # (goal of encoding, of decoding), as they were set for 64 MiB of float32; lossless: GB/s of bfloat16, and its ratio.
+    asked = {
+        'int8, per tensor': ('<= 1.15', '<= 0.61'), 'int8, per row': ('<= 0.6', '<= 0.61'),
+        'int8, group 128': ('<= 0.6', '<= 0.61'), 'int4, group 64': ('<= 0.58', '<= 0.58'),
+        'int4, group 128': ('<= 0.58', '<= 0.58'), 'fp16': ('<= 0.8', '<= 0.78'),
+        'sparse, 80 % zeros': ('<= 0.9', '<= 0.8'), 'profile': ('<= 0.05', None)}
+    for level, entering, leaving, *ratios in ((1, 10, 12, 1.35, 1.32, 1.32), (2, 2.5, 4, 1.5, 1.47, 1.48)):
+        for values, ratio in zip(('gaussian', 'hidden states', 'key values'), ratios):
+            asked[f'lossless {level}, {values}'] = (f'GB/s >= {entering}, ratio >= {ratio}', f'GB/s >= {leaving}')
+    codecs = {codec.name: codec for codec in CODECS}
+    for name, texts in asked.items():
+        dtype = 'bfloat16' if name.startswith('lossless') else 'float32'
+        for direction, text in zip(('encode', 'decode'), texts):
+            goals = [goal.text(0) for goal in codecs[name].goals(direction) if goal.applies(dtype, 1, 64 << 20)]
+            assert ', '.join(goals) == (text or ''), name
+
+
+def test_what_hangs_on_others_is_asked_too():
+    def goals(case, size, threads, **figures):
+        row = {'case': case, 'direction': 'encode', 'dtype': 'float32', 'threads': threads, 'bytes': size,
+               'x_copy': 3.0} | figures
+        return list(judgement.warm_goals(row))
+
+    def rivals(**figures):
+        return {name.replace('_', ' '): figure for name, figure in figures.items()}
+
+    full = {'torch.linalg.svd': {'ours_over_theirs': 0.08, 'x_copy': 100.0},
+            'torch.svd_lowrank by doubling': {'ours_over_theirs': 0.4}}
+    assert goals('svd 1 %, exp(-i/50)', 16 << 20, 2, rivals=full, **{'rank / best': 1.04}) == [
+        ('x torch.linalg.svd: 0.08 <= 0.0833', True), ('x torch.svd_lowrank by doubling: 0.4 <= 0.333', False),
+        ('rank / best: 1.04 <= 1.05', True)]
+    for alone, met in ((1.5, True), (0.5, False)):
+        assert goals('auto, no low rank', 16 << 20, 2, rivals=full | rivals(bounded_alone={'x_copy': alone})) == [
+            (f'refusal over torch.linalg.svd: {(3 - alone) / 100:.3g} <= 0.02', met)]
+    small = rivals(fresh_outputs={'ours_over_theirs': 2.1})
+    assert goals('int4, group 64', 4096, 1, rivals=small) == [('x fresh outputs: 2.1 <= 2', False)]
+    for size in (4096, 1 << 20):
+        assert goals('profile', size, 1, rivals={}, ms=0.2) == [('ms <= 0.1', False)]
+
+
+def test_others_are_measured_beside_the_first_isa_and_told_beside_all(capsys):
+    if 'avx2' not in doctor.cpu(pathlib.Path('/proc'))['isa_supported']:
+        pytest.skip('this CPU has but one instruction set for the kernels')
+    report = json.loads(bench(capsys, '--dtypes', 'fp32', '--conditions', 'warm', '--isa', 'portable,avx2', '--json'))
+    rows = {(row['isa'], row['case'], row['direction']): row for row in report['rows']}
+    for (isa, case, direction), row in rows.items():
+        first = rows['portable', case, direction]
+        assert row['rivals'].keys() == first['rivals'].keys()
+        for name, rival in row['rivals'].items():
+            if isa == 'avx2' and name not in ('fresh outputs', 'bounded alone'):
+                assert rival['beside'] == 'portable' and rival['ms'] == first['rivals'][name]['ms']
+                assert rival['ours_over_theirs'] == row['x_copy'] / rival['x_copy']
+            else:
+                assert 'beside' not in rival
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_what_was_measured_is_printed_when_it_is_interrupted(number):
+    settings = [*SETTINGS, '--json']
+    with subprocess.Popen([sys.executable, '-c', PRINTING_PROGRESS, *settings], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline() == 'advanced\n'
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=120)
+    report = json.loads(printed)
+    assert process.returncode == 130 and report['rows']
+    assert report['notes'][-1] == 'not all was measured: interrupted'
+    assert 'x_copy' in report['rows'][0] and 'goals' in report['rows'][0]
+
+
+# Says on stderr when there is a row.
+PRINTING_PROGRESS = '''
+import contextlib, sys
+from qvlmem.__main__ import main
+from qvlmem.commands import terminal
+@contextlib.contextmanager
+def one_step(description, total):
+    yield lambda: print('advanced', file=sys.stderr, flush=True)
+terminal.one_step = one_step
+sys.exit(main(sys.argv[1:]))
+'''
 
 
 def test_speedups_are_against_one_thread():
     row = {'condition': 'warm', 'isa': 'avx2', 'dtype': 'float32', 'bytes': 64 << 20, 'case': 'fp16',
-           'direction': 'encode'}
+           'direction': 'encode', 'x_copy': 0.7, 'rivals': {}}
 
     def two_threads(copy_ms):
-        rows = [row | {'threads': threads, 'ms': ms, 'copy_ms': copy, 'goals': []}
+        rows = [row | {'threads': threads, 'ms': ms, 'copy_ms': copy}
                 for threads, ms, copy in ((1, 4.0, 3.0), (2, 2.5, copy_ms))]
-        conditions.add_speedups(rows)
+        judgement.judge(rows, on_gpu=False)
         return rows
 
     single, double = two_threads(copy_ms=1.5)

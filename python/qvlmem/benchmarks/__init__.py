@@ -9,5 +9,6 @@
     rounds       interleaved repeats, and the figures made of them
     worker       the process that measures, under one condition
     conditions   reused and fresh memory
+    judgement    what can be said once all rows are there: goals, and speed-ups by threads
     figure_tables, roofline: what is printed and drawn
 """

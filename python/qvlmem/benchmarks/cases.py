@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from qvlmem.benchmarks.contestant import relative_error
+from qvlmem.benchmarks.rivals import BOUNDED_ALONE
 
 MIB = 2**20
 KIB = 2**10
@@ -21,7 +22,7 @@ LARGEST_SVD = 2048
 class Goal:
     """A figure's limit, where a row has this dtype, number of threads and size, with reused memory."""
 
-    figure: str  # x_copy, gb_per_s, ratio, ms, or 'x ' and the name of a rival: our time over its
+    figure: str  # one of the row's, or of DERIVED, or 'x ' and the name of a rival: our time over its
     at_most: float = math.inf
     at_least: float = 0.0
     dtype: str = 'float32'
@@ -32,13 +33,34 @@ class Goal:
         return (dtype == self.dtype and (threads == 1) == self.one_thread
                 and self.sizes[0] <= size <= self.sizes[1])
 
+    def value(self, row):
+        """None where the row has nothing to tell it by."""
+        if self.figure.startswith('x '):
+            return row['rivals'].get(self.figure[2:], {}).get('ours_over_theirs')
+        if self.figure in DERIVED:
+            return DERIVED[self.figure](row)
+        return row.get(self.figure)
+
     def met(self, value):
         return self.at_least <= value <= self.at_most
 
-    def text(self):
+    def text(self, value):
+        """The goal; with the value, where a table has no column of it."""
         sign, limit = ('<=', self.at_most) if self.at_most < math.inf else ('>=', self.at_least)
-        figure = {'x_copy': '', 'gb_per_s': 'GB/s ', 'ms': 'ms ', 'ratio': 'ratio '}.get(self.figure, f'{self.figure} ')
+        figure = {'x_copy': '', 'gb_per_s': 'GB/s ', 'ms': 'ms ', 'ratio': 'ratio '}.get(
+            self.figure, f'{self.figure}: {value:.3g} ')
         return f'{figure}{sign} {limit:.3g}'
+
+
+def refusal(row):
+    """What `auto` takes beyond the codec that it ends with, over a full decomposition: refusing svd, at most."""
+    rivals = row['rivals']
+    if not {BOUNDED_ALONE, 'torch.linalg.svd'} <= rivals.keys():
+        return None
+    return (row['x_copy'] - rivals[BOUNDED_ALONE]['x_copy']) / rivals['torch.linalg.svd']['x_copy']
+
+
+DERIVED = {'refusal over torch.linalg.svd': refusal}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +69,7 @@ class Codec:
 
     rivals: the key under which rivals and peers have what does the same. values: a name of VALUES. reads: how
     often encoding reads the whole tensor, None where bytes are not what limits it. holds(x, kept, y): whether
-    the error is what the operator states.
+    the error is what the operator states. figures(kept, x): what else a row is to have.
     """
 
     name: str
@@ -60,6 +82,10 @@ class Codec:
     dtypes: tuple = tuple(FLOATS)
     encode_goals: tuple = ()
     decode_goals: tuple = ()
+    figures: Callable = lambda kept, x: {}
+
+    def goals(self, direction):
+        return self.encode_goals if direction == 'encode' else self.decode_goals
 
     def moved_bytes(self, direction, dense, kept):
         """Bytes that the codec reads and writes at least, for a tensor of `dense` bytes kept in `kept`."""
@@ -70,48 +96,63 @@ class Codec:
         return (self.reads if direction == 'encode' else 1) * dense + kept
 
 
-# ---- Values: functions of (bytes, dtype, real weights or None) ----
+# ---- Values: functions of (bytes, dtype, what files hold by the names of STORED) ----
 
-def normal(size, dtype, weights=None):
+def shape(size, dtype):
     count = size // dtype.itemsize
     columns = min(COLUMNS, max(1, count // 8))
-    return torch.randn(count // columns, columns, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return torch.Size((count // columns, columns))
 
 
-def four_fifths_zero(size, dtype, weights=None):
+def normal(size, dtype, stored=None):
+    return torch.randn(shape(size, dtype), generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def four_fifths_zero(size, dtype, stored=None):
     x = normal(size, dtype)
     x[torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.8] = 0
     return x
 
 
-def gaussian(size, dtype, weights=None):
+def gaussian(size, dtype, stored=None):
     """As wide as weights are."""
     return normal(size, dtype) * 0.02
 
 
-def model(size, dtype, weights):
-    """A model's weights one after another, as often as it takes."""
-    x = normal(size, dtype)
-    return weights.repeat(-(-x.numel() // weights.numel()))[:x.numel()].to(dtype).view_as(x)
+def from_file(name):
+    """What a file holds, one tensor after another, as often as it takes."""
+    def values(size, dtype, stored):
+        count = shape(size, dtype).numel()
+        return stored[name].repeat(-(-count // stored[name].numel()))[:count].to(dtype).view(shape(size, dtype))
+    return values
 
 
 def square(size):
     return min(LARGEST_SVD, math.isqrt(size // 4))
 
 
-def falling_spectrum(size, dtype, weights=None):
+def falling_spectrum(size, dtype, stored=None):
     """Square, singular values exp(-i / 50); at most 2048 x 2048."""
     side, generator = square(size), torch.Generator().manual_seed(0)
     u, v = (torch.linalg.qr(torch.randn(side, side, generator=generator)).Q for _ in range(2))
     return (u * torch.exp(-torch.arange(side) / 50) @ v).to(dtype)
 
 
-def flat_spectrum(size, dtype, weights=None):
+def flat_spectrum(size, dtype, stored=None):
     """Square, independent normal values: no low rank; at most 2048 x 2048."""
     return torch.randn(square(size), square(size), generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-VALUES = {f.__name__: f for f in (normal, four_fifths_zero, gaussian, model, falling_spectrum, flat_spectrum)}
+# Values that a file holds, and the option that names it.
+STORED = {'model': 'weights', 'hidden_states': 'activations', 'key_values': 'activations'}
+VALUES = {f.__name__: f for f in (normal, four_fifths_zero, gaussian, falling_spectrum, flat_spectrum)}
+VALUES |= {name: from_file(name) for name in STORED}
+
+
+def rank_over_best(kept, x):
+    """Beside the smallest rank that leaves falling_spectrum's values an error of 1 %."""
+    energy = torch.exp(-torch.arange(min(x.shape), dtype=torch.float64) / 25).flip(0).cumsum(0).flip(0)
+    return {'rank / best': kept[0].shape[1] / max(1, int((energy > 1e-4 * energy[0]).sum()))}
 
 
 # ---- What operators state of their errors ----
@@ -157,11 +198,14 @@ def quantized(name, rivals, bits, group, encode_goal, decode_goal, reads=1):
 
 
 def lossless(level, values, entering, leaving, ratio):
+    # Activations are of the dtype that models run in.
+    dtypes = ('bfloat16',) if STORED.get(values) == 'activations' else tuple(FLOATS)
     goals = [Goal('gb_per_s', at_least=speed, dtype='bfloat16') for speed in (entering, leaving)]
-    return Codec(f'lossless {level}, {values}', 'lossless',
+    return Codec(f"lossless {level}, {values.replace('_', ' ')}", 'lossless',
                  lambda x: torch.ops.qvlmem.lossless_encode(x, level),
                  lambda kept, x: torch.ops.qvlmem.lossless_decode(kept, x.shape, x.dtype), exactly, values,
-                 encode_goals=(goals[0], Goal('ratio', at_least=ratio, dtype='bfloat16')), decode_goals=goals[1:])
+                 dtypes=dtypes, encode_goals=(goals[0], Goal('ratio', at_least=ratio, dtype='bfloat16')),
+                 decode_goals=goals[1:])
 
 
 @functools.cache
@@ -188,19 +232,20 @@ CODECS = (
           encode_goals=(Goal('x_copy', at_most=0.90),), decode_goals=(Goal('x_copy', at_most=0.80),)),
     Codec('profile', 'profile', lambda x: torch.ops.qvlmem.profile_values(x), None, None,
           encode_goals=(Goal('x_copy', at_most=0.05), Goal('ms', at_most=0.1, sizes=(0, 16 * MIB - 1)))),
-    lossless(1, 'gaussian', 10, 12, 1.35),
-    lossless(1, 'model', 10, 12, 1.35),
-    lossless(2, 'gaussian', 2.5, 4, 1.50),
-    lossless(2, 'model', 2.5, 4, 1.50),
+    *(lossless(1, values, 10, 12, ratio) for values, ratio in
+      (('gaussian', 1.35), ('model', 1.35), ('hidden_states', 1.32), ('key_values', 1.32))),
+    *(lossless(2, values, 2.5, 4, ratio) for values, ratio in
+      (('gaussian', 1.50), ('model', 1.50), ('hidden_states', 1.47), ('key_values', 1.48))),
     # Finding the step is a look at the tensor, coding by entropy takes one more than packing.
     *(bounded(form, prefer, values, reads) for form, prefer, reads in (('packed', 'balanced', 2), ('coded', 'size', 3))
       for values in ('gaussian', 'model')),
     Codec('svd 1 %, exp(-i/50)', 'svd', lambda x: torch.ops.qvlmem.svd(x, True, 0.5, 0.9999),
           lambda kept, x: torch.ops.qvlmem.svd_reconstruct(*kept, x.shape, x.dtype), within(0.01 * (1 + 2**-13)),
-          'falling_spectrum', reads=None, dtypes=('float32',), encode_goals=tuple(
-              Goal(f'x {name}', at_most=1 / times, one_thread=False, sizes=(16 * MIB, 16 * MIB))
-              for name, times in (('torch.linalg.svd', 12), ('torch.svd_lowrank by doubling', 3)))),
+          'falling_spectrum', reads=None, dtypes=('float32',), figures=rank_over_best, encode_goals=tuple(
+              Goal(figure, at_most=limit, one_thread=False, sizes=(16 * MIB, 16 * MIB)) for figure, limit in
+              (('x torch.linalg.svd', 1 / 12), ('x torch.svd_lowrank by doubling', 1 / 3), ('rank / best', 1.05)))),
     Codec('auto, no low rank', 'full-rank', lambda x: torch.ops.qvlmem.compress(x, 'auto', max_error=0.01),
           lambda kept, x: torch.ops.qvlmem.decompress(kept), within(0.01), 'flat_spectrum', reads=None,
-          dtypes=('float32',)),
+          dtypes=('float32',), encode_goals=(Goal('refusal over torch.linalg.svd', at_most=0.02, one_thread=False,
+                                                  sizes=(16 * MIB, 16 * MIB)),)),
 )

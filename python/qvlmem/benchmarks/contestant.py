@@ -30,6 +30,7 @@ class Contestant:
     dtypes: tuple = ('float32',)
     bytes_at_most: float = float('inf')  # of x: a larger one is not measured
     parts: Callable = lambda kept: kept
+    every_isa: bool = False  # measured with each of ours, not with the first alone
 
 
 def stored_bytes(kept):

@@ -3,7 +3,7 @@
 
 import itertools
 
-COLUMNS = ('case', 'ms', 'spread', 'GB/s', 'x copy', 'limit', 'x one\nthread', 'goal', 'ratio', 'error', 'others')
+COLUMNS = ('case', 'ms', 'spread', 'GB/s', 'x copy', 'limit', 'x one thread\n(the copy)', 'goal', 'ratio', 'error', 'others')
 SUFFIXES = ((1 << 30, 'GiB'), (1 << 20, 'MiB'), (1 << 10, 'KiB'))
 
 
@@ -36,7 +36,7 @@ def cells(row, others=None):
     return (f"{row['case']}: {'in' if row['direction'] == 'encode' else 'out'}" if is_pair else row['case'],
             f"{row['ms']:.4g}", f"{100 * row['spread']:.0f} %", f"{row['gb_per_s']:.3g}", f"{row['x_copy']:.3g}",
             '' if row['x_copy_limit'] is None else f"{row['x_copy_limit']:.2f}",
-            f"{row['x_one_thread']:.2f}" if 'x_one_thread' in row else '',
+            f"{row['x_one_thread']:.2f} ({row['copy_x_one_thread']:.2f})" if 'x_one_thread' in row else '',
             '\n'.join(f"{goal['goal']}: {'met' if goal['met'] else 'not met'}" for goal in row['goals']),
             f"{row['ratio']:.3g}" if is_pair else '', error if row['error_as_stated'] else f'{error} (!)',
             '\n'.join(f"{name} {rival['x_copy']:.3g}" for name, rival in rivals))

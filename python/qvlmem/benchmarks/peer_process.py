@@ -22,11 +22,13 @@ class PeerProcess:
 
     def __init__(self, folder):
         script = pathlib.Path(__file__).with_name('peers.py')
-        self._values, self._errors = tempfile.NamedTemporaryFile(), tempfile.TemporaryFile()
+        # Without names, so that nothing is left of them, however this process ends.
+        self._values, self._errors = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         # It finds what lies beside it, whatever this process was told of where to look.
         environment = os.environ | {'PYTHONPATH': str(script.parent)}
         self._process = subprocess.Popen([folder / 'bin' / 'python', script], stdin=subprocess.PIPE, text=True,
-                                         stdout=subprocess.PIPE, stderr=self._errors, env=environment)
+                                         stdout=subprocess.PIPE, stderr=self._errors, env=environment,
+                                         pass_fds=(self._values.fileno(),))
         description = self._ask(do='describe')
         self.names, self.missing = description['names'], description['missing']
 
@@ -54,13 +56,13 @@ class PeerProcess:
         return answer
 
     def load(self, x):
-        """Hands over the tensor that the peers are to take, and the number of threads."""
+        """Hands over the tensor that the peers are to take."""
         self._values.seek(0)
         self._values.truncate()
         self._values.write(x.contiguous().view(-1).view(torch.uint8).cpu().numpy())
         self._values.flush()
-        self._ask(do='load', path=self._values.name, dtype=str(x.dtype).removeprefix('torch.'), shape=list(x.shape),
-                  threads=torch.get_num_threads(), device=str(x.device))
+        self._ask(do='load', path=f'/dev/fd/{self._values.fileno()}', dtype=str(x.dtype).removeprefix('torch.'),
+                  shape=list(x.shape), device=str(x.device))
 
     def open(self, key, name):
         """Has a peer encode and decode once. Returns the bytes that it keeps and its relative error."""
@@ -68,4 +70,6 @@ class PeerProcess:
         return answer['bytes'], answer['error']
 
     def seconds(self, name, direction, clock, calls):
-        return self._ask(do='time', name=name, direction=direction, calls=calls, clock=clock)['seconds']
+        """With as many threads as PyTorch has here."""
+        return self._ask(do='time', name=name, direction=direction, calls=calls, clock=clock,
+                         threads=torch.get_num_threads())['seconds']

@@ -175,8 +175,7 @@ class Server:
                 'names': {key: {name: peer.dtypes for name, peer in peers.items()}
                           for key, peers in self.contestants.items()}}
 
-    def load(self, path, dtype, shape, threads, device):
-        torch.set_num_threads(threads)
+    def load(self, path, dtype, shape, device):
         with open(path, 'rb') as file:
             data = bytearray(file.read())
         self.running.clear()
@@ -196,7 +195,8 @@ class Server:
         self.running[name] = {'encode': lambda: peer.encode(x), 'decode': lambda: peer.decode(kept, x)}
         return {'bytes': stored_bytes(peer.parts(kept)), 'error': error}
 
-    def time(self, name, direction, calls, clock):
+    def time(self, name, direction, calls, clock, threads):
+        torch.set_num_threads(threads)
         return {'seconds': seconds(self.running[name][direction], calls, clock)}
 
 

@@ -40,9 +40,12 @@ def lowrank_by_doubling(x, error=0.01):
 
 NOTHING = torch.empty(0, 0)
 # An operator of PyTorch that makes three fresh tensors and computes nothing: what calling takes.
-FRESH_OUTPUTS = Contestant('fresh outputs', lambda x: torch.ops.aten._linalg_svd(NOTHING), None, FLOATS, 64 << 10)
+FRESH_OUTPUTS = Contestant('fresh outputs', lambda x: torch.ops.aten._linalg_svd(NOTHING), None, FLOATS, 64 << 10,
+                           every_isa=True)
 FULL_SVD = Contestant('torch.linalg.svd', lambda x: torch.linalg.svd(x, full_matrices=False),
                       lambda kept, x: (kept[0] * kept[1]) @ kept[2])
+# Ours: what `auto` ends with where there is no low rank.
+BOUNDED_ALONE = 'bounded alone'
 
 RIVALS = {
     'int8-tensor': (Contestant('aminmax + quantize_per_tensor', quantize_per_tensor,
@@ -60,5 +63,7 @@ RIVALS = {
     'bounded': (),
     'svd': (FULL_SVD, Contestant('torch.svd_lowrank by doubling', lowrank_by_doubling,
                                  lambda kept, x: kept[0] @ kept[1])),
-    'full-rank': (dataclasses.replace(FULL_SVD, decode=None),),
+    'full-rank': (dataclasses.replace(FULL_SVD, decode=None),
+                  Contestant(BOUNDED_ALONE, lambda x: torch.ops.qvlmem.compress(x, 'bounded', max_error=0.01),
+                             parts=lambda kept: (), every_isa=True)),
 }

@@ -6,10 +6,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from qvlmem.benchmarks.cases import CODECS
 from qvlmem.benchmarks.figure_tables import size_text
 
 COLOURS = {'encode': '#0072b2', 'decode': '#e69f00'}  # Okabe and Ito's, which the colour-blind can tell apart
 NAMES = {'encode': 'in', 'decode': 'out'}
+QUICKEST = {'marker': 'o', 'markersize': 4, 'markerfacecolor': 'white', 'linestyle': 'none'}
 
 
 def of_picture(rows):
@@ -21,30 +23,50 @@ def of_picture(rows):
     return [row for row in drawn if row['bytes'] == largest]
 
 
+def label(row):
+    return f"{row['case']}: {NAMES[row['direction']]}"
+
+
 def draw(report, path):
     """Writes the picture; the suffix of `path` says in which format."""
     rows = of_picture(report['rows'])
-    panels = sorted({(row['threads'], row['dtype']) for row in rows}, key=lambda panel: (panel[0], panel[1]))
-    height = 1.2 + 0.24 * max(sum((row['threads'], row['dtype']) == panel for row in rows) for panel in panels)
-    figure = Figure(figsize=(5.2 * len(panels), height), layout='constrained')
-    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
-        draw_panel(axis, [row for row in rows if (row['threads'], row['dtype']) == panel], *panel)
-    figure.legend([Patch(color=colour) for colour in COLOURS.values()] + [Line2D([], [], color='black')],
-                  [*NAMES.values(), 'limit: the bytes moved, at the bandwidth of a copy'], loc='outside lower center',
-                  ncols=3, frameon=False)
+    dtypes = list(dict.fromkeys(row['dtype'] for row in rows))
+    panels = sorted({(row['threads'], row['dtype']) for row in rows},
+                    key=lambda panel: (dtypes.index(panel[1]), panel[0]))
+    # By the table of cases: one of bfloat16 alone is not last.
+    order = [codec.name for codec in CODECS]
+    labels = dict.fromkeys(map(label, sorted(rows, key=lambda row: order.index(row['case']))))
+    places = {name: place for place, name in enumerate(labels)}
+    figure = Figure(figsize=(2.4 + 3.1 * len(panels), 1.5 + 0.21 * len(places)), layout='constrained')
+    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for axis, panel in zip(axes, panels):
+        draw_panel(axis, [row for row in rows if (row['threads'], row['dtype']) == panel], places, *panel)
+    axes[0].set_yticks(range(len(places)), places)
+    axes[0].set_ylim(len(places) - 0.4, -0.6)
+    axes[0].set_xlim(0, None)
+    figure.legend([Patch(color=colour) for colour in COLOURS.values()]
+                  + [Line2D([], [], color='black'), Line2D([], [], color='black', **QUICKEST)],
+                  ['in: compressing', 'out: decompressing', 'limit: the bytes moved, at the bandwidth of a copy',
+                   'the quickest of the others'],
+                  loc='outside lower center', ncols=2 if len(panels) < 3 else 4, frameon=False)
     figure.suptitle(f"{size_text(rows[0]['bytes'])}, {rows[0]['condition']}, {rows[0]['isa']}, "
                     f"{report['machine']['model']}")
     with rc_context({'svg.hashsalt': 'qvlmem', 'svg.fonttype': 'none'}):
         figure.savefig(path, metadata={'Date': None} if path.suffix == '.svg' else None)
 
 
-def draw_panel(axis, rows, threads, dtype):
-    for place, row in enumerate(rows):
+def draw_panel(axis, rows, places, threads, dtype):
+    for row in rows:
+        place = places[label(row)]
         # The copy reads and writes every byte: its bandwidth over the bytes moved is the limit.
         limit = row['gb_per_s'] * row['x_copy'] / row['x_copy_limit']
         axis.barh(place, row['gb_per_s'], color=COLOURS[row['direction']], height=0.7)
         axis.plot([limit, limit], [place - 0.45, place + 0.45], color='black', linewidth=1.6)
-    axis.set_yticks(range(len(rows)), [f"{row['case']}: {NAMES[row['direction']]}" for row in rows])
-    axis.invert_yaxis()
+        if row['rivals']:
+            axis.plot(row['gb_per_s'] * max(rival['ours_over_theirs'] for rival in row['rivals'].values()), place,
+                      color='black', **QUICKEST)
     axis.spines[['top', 'right']].set_visible(False)
-    axis.set(title=f"{dtype}, {threads} thread{'s' * (threads > 1)}", xlabel='GB/s of the tensor', xlim=(0, None))
+    axis.tick_params(axis='y', length=0)
+    axis.grid(axis='x', color='0.85', linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.set(title=f"{dtype}, {threads} thread{'s' * (threads > 1)}", xlabel='GB/s of the tensor')

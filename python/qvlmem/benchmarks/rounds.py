@@ -5,28 +5,30 @@ import math
 import statistics
 
 SHORTEST_SAMPLE = 1e-3  # seconds; quicker calls are timed several at once
-SLOW = 0.25  # seconds a call, from which on a contestant takes part in the first rounds only
-ROUNDS_OF_SLOW = 3
+SHARE = 0.25  # seconds that the rounds of a guest may take, but for the least number of them
+LEAST_ROUNDS = 3
 WARM_UP = 2
 
 
-def race(timers, repeats):
+def race(timers, repeats, guests=()):
     """{name: [seconds a call in each round]}, of {name: timer}; a timer takes a number of calls.
 
-    The first rounds warm caches and allocators up and are not counted. A slow contestant's list is shorter.
+    The first rounds warm caches and allocators up and are not counted. A slow guest takes part in the first rounds
+    only, and its list is shorter.
     """
-    calls = {}
+    calls, rounds = {}, {}
     for name, timer in timers.items():
-        warm = min(timer(1) for _ in range(WARM_UP))
+        warm = timer(1)
+        for _ in range(WARM_UP - 1):
+            if name not in guests or warm < SHARE:
+                warm = min(warm, timer(1))
         calls[name] = max(1, math.ceil(SHORTEST_SAMPLE / max(warm, 1e-7))) if repeats > 1 else 1
-        if warm > SLOW:
-            calls[name] = 0
+        rounds[name] = max(LEAST_ROUNDS, int(SHARE / max(warm, 1e-7))) if name in guests else repeats
     samples = {name: [] for name in timers}
     for index in range(repeats):
         for name, timer in timers.items():
-            if calls[name] or index < ROUNDS_OF_SLOW:
-                count = max(1, calls[name])
-                samples[name].append(timer(count) / count)
+            if index < rounds[name]:
+                samples[name].append(timer(calls[name]) / calls[name])
     return samples
 
 

@@ -14,41 +14,46 @@ import sys
 import torch
 
 import qvlmem  # noqa: F401  (loads the library)
-from qvlmem.benchmarks.cases import CODECS, FLOATS, VALUES
+from qvlmem.benchmarks.cases import CODECS, FLOATS, STORED, VALUES
 from qvlmem.benchmarks.contestant import relative_error, seconds, stored_bytes
 from qvlmem.benchmarks.peer_process import PeerFailed, PeerProcess
 from qvlmem.benchmarks.rivals import RIVALS
 from qvlmem.benchmarks.rounds import race, summary
 
-GPU_SHARE_OF_COPY = 0.8
-GPU_LARGE = 64 << 20  # bytes, from which on it is aimed at
+CLOCKED_ALWAYS = ('copy', 'ours', 'touch')  # the others are guests
 
 
 def say(**document):
     print(json.dumps(document), file=sys.stdout, flush=True)
 
 
-def real_weights(path):
-    """The matrices of a model's file but its embeddings, flat, one after another; None without a file."""
-    if path is None:
-        return None
+def stored_values(settings):
+    """{name of STORED: values, flat}. Of weights the matrices one after another, but for embeddings."""
     from safetensors.torch import load_file
-    tensors = load_file(path)
-    return torch.cat([tensors[name].reshape(-1).float() for name in sorted(tensors)
-                      if tensors[name].dim() == 2 and 'embed' not in name])
+    stored = {}
+    if settings['weights']:
+        tensors = load_file(settings['weights'])
+        stored['model'] = torch.cat([tensors[name].reshape(-1).float() for name in sorted(tensors)
+                                     if tensors[name].dim() == 2 and 'embed' not in name])
+    if settings['activations']:
+        stored |= {name: values.reshape(-1) for name, values in load_file(settings['activations']).items()}
+    return stored
 
 
 def planned(settings):
-    """(threads, dtype name, size, codec) of every case. svd's matrices have a largest size: each but once."""
-    for threads in settings['threads']:
-        for dtype in settings['dtypes']:
-            for codec in CODECS:
-                if dtype not in codec.dtypes or (codec.values == 'model' and not settings['weights']):
-                    continue
-                square = codec.values.endswith('spectrum')
-                sizes = sorted({min(size, 16 << 20) for size in settings['sizes']} if square else settings['sizes'])
-                for size in sizes:
-                    yield threads, dtype, size, codec
+    """(dtype name, size, codec) of every case. svd's matrices have a largest size: each but once."""
+    for dtype in settings['dtypes']:
+        for codec in CODECS:
+            if dtype not in codec.dtypes or (codec.values in STORED and not settings[STORED[codec.values]]):
+                continue
+            square = codec.values.endswith('spectrum')
+            sizes = sorted({min(size, 16 << 20) for size in settings['sizes']} if square else settings['sizes'])
+            for size in sizes:
+                yield dtype, size, codec
+
+
+def row_count(settings):
+    return len(settings['threads']) * sum(len(directions(codec)) for *_, codec in planned(settings))
 
 
 def directions(codec):
@@ -58,8 +63,8 @@ def directions(codec):
 class Case:
     """One codec on one tensor."""
 
-    def __init__(self, codec, x, threads, settings, peers):
-        self.codec, self.x, self.threads, self.settings, self.peers = codec, x, threads, settings, peers
+    def __init__(self, codec, x, settings, peers):
+        self.codec, self.x, self.settings, self.peers = codec, x, settings, peers
         self.kept = codec.encode(x)
         y = codec.decode(self.kept, x) if codec.decode else None
         self.kept_bytes = stored_bytes(self.kept)
@@ -70,7 +75,8 @@ class Case:
         self.target = torch.zeros_like(self.source)
         dtype = str(x.dtype).removeprefix('torch.')
         self.rivals = {rival.name: rival for rival in RIVALS[codec.rivals]
-                       if dtype in rival.dtypes and x.nbytes <= rival.bytes_at_most}
+                       if dtype in rival.dtypes and x.nbytes <= rival.bytes_at_most
+                       and (settings['first_isa'] or rival.every_isa)}
         self.rivals_kept = {name: rival.encode(x) for name, rival in self.rivals.items()}
         self.theirs = {name: (stored_bytes(rival.parts(self.rivals_kept[name])),
                               relative_error(x, rival.decode(self.rivals_kept[name], x)) if rival.decode else None)
@@ -116,14 +122,15 @@ class Case:
         return seconds(call, calls, clock)
 
     def row(self, direction):
-        x = self.x
-        samples = race(self.timers(direction), self.settings['repeats'])
+        """Measures with as many threads as PyTorch has now."""
+        x, timers = self.x, self.timers(direction)
+        samples = race(timers, self.settings['repeats'], guests=timers.keys() - set(CLOCKED_ALWAYS))
         ours, spread = summary(samples['ours'])
         copy = summary(samples['copy'])[0]
         x_copy, x_copy_spread = summary(samples['ours'], of=samples['copy'])
         moved = self.codec.moved_bytes(direction, x.nbytes, self.kept_bytes)
         row = {
-            'case': self.codec.name, 'direction': direction, 'threads': self.threads,
+            'case': self.codec.name, 'direction': direction, 'threads': torch.get_num_threads(),
             'dtype': str(x.dtype).removeprefix('torch.'), 'bytes': x.nbytes, 'shape': list(x.shape),
             'ms': 1e3 * ours, 'spread': spread, 'gb_per_s': x.nbytes / ours / 1e9, 'copy_ms': 1e3 * copy,
             'touch_ms': 1e3 * summary(samples['touch'])[0], 'x_copy': x_copy, 'x_copy_spread': x_copy_spread,
@@ -131,6 +138,8 @@ class Case:
             'ratio': x.nbytes / self.kept_bytes if self.codec.decode else None, 'error': self.error, 'error_as_stated': self.holds,
             'rivals': {},
         }
+        if direction == 'encode':
+            row |= self.codec.figures(self.kept, x)
         for name, (kept, error) in self.theirs.items():
             if name not in samples:
                 continue
@@ -138,40 +147,21 @@ class Case:
                 'ms': 1e3 * summary(samples[name])[0], 'ours_over_theirs': summary(samples['ours'], of=samples[name])[0],
                 'x_copy': summary(samples[name], of=samples['copy'])[0],
                 'ratio': x.nbytes / kept if kept else None, 'error': error}
-        row['goals'] = list(self.goals(row))
         return row
-
-    def goals(self, row):
-        if self.x.is_cuda:
-            yield from gpu_goals(row)
-            return
-        for goal in self.codec.encode_goals if row['direction'] == 'encode' else self.codec.decode_goals:
-            name = goal.figure.removeprefix('x ')
-            value = row['rivals'].get(name, {}).get('ours_over_theirs') if name != goal.figure else row[goal.figure]
-            if value is not None and goal.applies(row['dtype'], self.threads, row['bytes']):
-                yield {'goal': goal.text(), 'met': goal.met(value)}
-
-
-def gpu_goals(row):
-    """A part of the copy's bandwidth for what memory limits, and svd beside PyTorch's."""
-    if row['x_copy_limit'] is not None and row['bytes'] >= GPU_LARGE:
-        most = row['x_copy_limit'] / GPU_SHARE_OF_COPY
-        yield {'goal': f'<= {most:.3g} ({GPU_SHARE_OF_COPY:.0%} of the copy)', 'met': row['x_copy'] <= most}
-    if 'torch.linalg.svd' in row['rivals']:
-        value = row['rivals']['torch.linalg.svd']['ours_over_theirs']
-        yield {'goal': 'x torch.linalg.svd <= 0.2', 'met': value <= 0.2}
 
 
 def measure(settings, peers):
-    weights = real_weights(settings['weights'])
-    for threads, dtype, size, codec in planned(settings):
-        torch.set_num_threads(threads)
-        x = VALUES[codec.values](size, FLOATS[dtype], weights).to(settings['device'])
+    stored = stored_values(settings)
+    for dtype, size, codec in planned(settings):
+        torch.set_num_threads(max(settings['threads']))
+        x = VALUES[codec.values](size, FLOATS[dtype], stored).to(settings['device'])
         if peers and codec.rivals in peers.names:
             peers.load(x)
-        case = Case(codec, x, threads, settings, peers)
-        for direction in directions(codec):
-            say(row=case.row(direction))
+        case = Case(codec, x, settings, peers)
+        for threads in settings['threads']:
+            torch.set_num_threads(threads)
+            for direction in directions(codec):
+                say(row=case.row(direction))
 
 
 def main():
@@ -180,7 +170,7 @@ def main():
     torch.set_grad_enabled(False)
     with contextlib.ExitStack() as stack:
         peers = None
-        if settings['peers']:
+        if settings['peers'] and settings['first_isa']:
             try:
                 peers = stack.enter_context(PeerProcess(pathlib.Path(settings['peers'])))
                 for name, reason in peers.missing.items():

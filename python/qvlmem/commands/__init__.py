@@ -6,6 +6,8 @@ which returns the exit code: 0 done, 1 failed. Wrong usage ends in parser.error,
 command finds out it puts into plain data first; printing comes after, so that both can be tested.
 """
 
+EXIT_INTERRUPTED = 130
+
 
 class CommandError(Exception):
     """Something the user can act on: printed in one line, exit code 1, no traceback."""

@@ -7,17 +7,20 @@ environment with the other packages and names it here; docs/benchmarks.md says h
 """
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import pathlib
 import re
+import signal
 
 import torch
 
 import qvlmem
 from qvlmem._library import built_for
-from qvlmem.benchmarks import conditions, figure_tables, worker
-from qvlmem.commands import CommandError, doctor, terminal
+from qvlmem.benchmarks import conditions, figure_tables, judgement, worker
+from qvlmem.benchmarks.cases import STORED
+from qvlmem.commands import EXIT_INTERRUPTED, CommandError, doctor, terminal
 
 SUMMARY = 'how fast the codecs are, beside a copy and others'
 UNITS = {'b': 1, 'kib': 1 << 10, 'mib': 1 << 20, 'gib': 1 << 30}
@@ -90,6 +93,9 @@ def add_arguments(parser):
                         help='the virtual environment with other packages (default: none are measured)')
     parser.add_argument('--weights', metavar='FILE', type=pathlib.Path,
                         help="a model's weights, safetensors (default: those in the environment of --peers)")
+    parser.add_argument('--activations', metavar='FILE', type=pathlib.Path,
+                        help="a model's hidden_states and key_values, safetensors; tools/bench makes one of SmolLM2's "
+                        '(default: none are measured)')
     parser.add_argument('--picture', metavar='FILE', type=picture_path,
                         help='draw the largest size against the limit, as .svg or .png')
     output = parser.add_mutually_exclusive_group()
@@ -108,7 +114,7 @@ def main(options, parser):
         qvlmem.load_library()
     except ImportError as error:
         raise CommandError(error) from None
-    report = measure(options)
+    report, code = measure(options)
     if options.json:
         terminal.print_json(report)
     elif options.markdown:
@@ -121,11 +127,26 @@ def main(options, parser):
             roofline.draw(report, options.picture)
         except OSError as error:
             raise CommandError(f'cannot write {options.picture}: {error.strerror}') from None
-    return 0
+    return code
+
+
+@contextlib.contextmanager
+def interrupted_by(number):
+    """Has a signal do what Ctrl-C does."""
+    def interrupt(*unused):
+        raise KeyboardInterrupt
+    before = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def measure(options):
-    """The figures of all conditions as plain data: machine, settings, notes, rows."""
+    """The figures of all conditions as plain data (machine, settings, notes, rows), and the exit code.
+
+    Where it is interrupted, or a measuring process fails: those that were measured until then, if there are any.
+    """
     processor = gpu() if options.device == 'cuda' else doctor.cpu(pathlib.Path('/proc'))
     for isa in options.isa:
         if isa not in processor['isa_supported']:
@@ -134,26 +155,47 @@ def measure(options):
         'sizes': sorted(options.sizes), 'dtypes': [DTYPES[name] for name in options.dtypes],
         'threads': options.threads, 'repeats': options.repeats, 'clock': options.clock, 'device': options.device,
         'peers': options.peers and str(options.peers), 'weights': options.weights or weights_of(options.peers),
+        'activations': options.activations,
     }
     notes = [] if options.peers else ['no other packages measured: --peers names no environment; tools/bench makes one']
-    if settings['weights']:
-        settings['weights'] = str(settings['weights'])
-        if not pathlib.Path(settings['weights']).is_file():
-            raise CommandError(f"--weights: there is no file {settings['weights']}")
-    else:
-        notes.append('no model weights measured: there is no --weights')
-    rows, loads = [], [os.getloadavg()[0]]
-    runs = [(condition, isa) for isa in options.isa or [None] for condition in options.conditions]
-    for condition, isa in runs:
-        rows += run_one(settings, condition, isa, isa or processor['isa'], notes)
+    for option in ('weights', 'activations'):
+        if settings[option]:
+            settings[option] = str(settings[option])
+            check_file(option, settings[option])
+        else:
+            notes.append(f"no {'model weights' if option == 'weights' else option} measured: there is no --{option}")
+    rows, code, loads = [], 0, [os.getloadavg()[0]]
+    isas = options.isa or [None]
+    try:
+        with interrupted_by(signal.SIGTERM):
+            for condition, isa in [(condition, isa) for isa in isas for condition in options.conditions]:
+                run_one(settings | {'first_isa': isa == isas[0]}, condition, isa, isa or processor['isa'], rows, notes)
+    except (KeyboardInterrupt, CommandError) as error:
+        if not rows:
+            raise
+        code = EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+        notes.append(f"not all was measured: {str(error) or 'interrupted'}")
     loads.append(os.getloadavg()[0])
-    conditions.judge_cold(rows)
-    conditions.add_speedups(rows)
+    judgement.judge(rows, on_gpu=options.device == 'cuda')
     return {
         'machine': {'model': processor['model'], 'cores': processor['cores'], 'load_average': loads,
                     'torch': torch.__version__},
         'settings': settings, 'notes': notes, 'rows': rows,
-    }
+    }, code
+
+
+def check_file(option, path):
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, 'pt') as file:
+            names = set(file.keys())
+    except FileNotFoundError:
+        raise CommandError(f'--{option}: there is no file {path}') from None
+    except (OSError, SafetensorError) as error:
+        raise CommandError(f'--{option}: {path} is no safetensors file: {error}') from None
+    missing = [name for name, source in STORED.items() if source == option and name not in names]
+    if option == 'activations' and missing:
+        raise CommandError(f"--{option}: {path} has no {' and no '.join(missing)}")
 
 
 def gpu():
@@ -172,10 +214,8 @@ def weights_of(peers):
     return next(iter(sorted(peers.glob('lib/python*/site-packages/*/model/model.safetensors'))), None) if peers else None
 
 
-def run_one(settings, condition, isa, isa_name, notes):
-    rows = []
-    total = sum(len(worker.directions(codec)) for *_, codec in worker.planned(settings))
-    with terminal.one_step(f'{condition}, {isa_name}', total) as advance:
+def run_one(settings, condition, isa, isa_name, rows, notes):
+    with terminal.one_step(f'{condition}, {isa_name}', worker.row_count(settings)) as advance:
         def listen(document):
             if 'row' in document:
                 rows.append({'condition': condition, 'isa': isa_name} | document['row'])
@@ -183,7 +223,6 @@ def run_one(settings, condition, isa, isa_name, notes):
             elif document['note'] not in notes:
                 notes.append(document['note'])
         conditions.run(settings, condition, isa, listen)
-    return rows
 
 
 def print_report(report, console):
