@@ -49,15 +49,15 @@ Payload encode_bounded_cuda(const at::Tensor& x, const CompressOptions& options)
   const at::Tensor workspace = at::empty({bounded_encode_workspace_bytes(call.plan)}, bytes);
   const at::Tensor on_device = at::empty({static_cast<int64_t>(sizeof(BoundedFound))}, bytes);
   BoundedFound found;
-  bool first = true;
+  BoundedLooks looks{true, bounded_looks(call.plan)};
   do {
-    C10_CUDA_CHECK(bounded_find_cuda(call.plan, values, dtype, call.target, first, step,
+    C10_CUDA_CHECK(bounded_find_cuda(call.plan, values, dtype, call.target, looks, step,
                                      call.bytes.mutable_data_ptr<int32_t>(),
                                      static_cast<BoundedFound*>(on_device.mutable_data_ptr()),
                                      workspace.mutable_data_ptr(), stream));
     found = read_found(on_device);
     check_bounded_found(status_of(found), x, call.target);
-    first = false;
+    looks.first = false;
   } while (found.open != 0);
   at::Tensor packed = at::empty({found.total_bytes}, bytes);
   C10_CUDA_CHECK(bounded_encode_cuda(call.plan, values, dtype, step,
