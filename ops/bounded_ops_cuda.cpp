@@ -72,6 +72,7 @@ at::Tensor decode_bounded_cuda(const Payload& payload, const TensorInfo& info) {
   const at::Tensor packed = payload.parts[2].contiguous(), bytes = payload.parts[1].contiguous();
   const c10::cuda::CUDAGuard guard(packed.device());
   const auto on_host = [&] {
+    check_not_capturing(kOp);
     return decode_bounded_cpu(to_host(payload), info).to(packed.device());
   };
   if ((payload.params[0] & kBoundedCoded) != 0) return on_host();

@@ -22,7 +22,7 @@ SparseParts sparse_compact_cpu(const SparsePlan& plan, const at::Tensor& x, int6
 SparseParts sparse_compact_cuda(const SparsePlan& plan, const at::Tensor& x, int64_t target);
 
 // The dense tensor. plan: with its layout, which the parts have. ValueError where the index is
-// damaged.
+// damaged, unless a stream is captured (ops/base/device_flag.h).
 at::Tensor sparse_expand_cpu(const SparsePlan& plan, const at::Tensor& index,
                              const at::Tensor& values, at::IntArrayRef shape);
 at::Tensor sparse_expand_cuda(const SparsePlan& plan, const at::Tensor& index,

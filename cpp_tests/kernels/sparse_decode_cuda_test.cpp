@@ -35,6 +35,17 @@ std::pair<std::vector<uint8_t>, int32_t> densify_on_device(const SparsePlan& pla
   return {y.read<uint8_t>(), corrupt.read<int32_t>()[0]};
 }
 
+// Tiles of 4096 elements that hold bytes of 0xff alone.
+int64_t refused_tiles(const SparsePlan& plan, const std::vector<uint8_t>& y) {
+  const int64_t tile = 4096 * plan.element_bytes, size = plan.numel * plan.element_bytes;
+  int64_t count = 0;
+  for (int64_t begin = 0; begin < size; begin += tile) {
+    count += std::all_of(y.begin() + begin, y.begin() + std::min(begin + tile, size),
+                         [](uint8_t byte) { return byte == 0xff; });
+  }
+  return count;
+}
+
 TEST_F(SparseDecodeCudaTest, DensifyPutsZerosElsewhere) {
   for_each_sparse_case([&](const SparsePlan& plan, const std::vector<uint8_t>& x) {
     const SparseStored stored = store_on_cpu(plan, sparse_nonzero_rule(plan.dtype, false), x);
@@ -59,7 +70,9 @@ TEST_F(SparseDecodeCudaTest, DensifyRefusesHostileIndices) {
   const std::vector<uint8_t> values(good.size() * 4, 1);
   std::mt19937 random(9);
   const auto refuses = [&](const auto& indices) {
-    return densify_on_device(plan, indices, values).second == 1;
+    const auto [y, corrupt] = densify_on_device(plan, indices, values);
+    EXPECT_EQ(refused_tiles(plan, y) > 0, corrupt == 1);
+    return corrupt == 1;
   };
   ASSERT_FALSE(refuses(good));
   for (int trial = 0; trial < 120; ++trial) {
@@ -178,7 +191,14 @@ TEST_F(SparseDecodeCudaTest, RefusesTheIndexBytesThatTheCpuRefuses) {
       refused += corrupt;
       if (corrupt == 0) {
         ASSERT_EQ(y, expected);
+        continue;
       }
+      const bool counts_add_up = [&] {
+        std::vector<int64_t> offsets(plan.unit_count + 1);
+        return sparse_offsets(plan, bad.index.data(), offsets.data()) == Status::kOk;
+      }();
+      const int64_t tiles = refused_tiles(plan, y), all = (plan.numel + 4095) / 4096;
+      ASSERT_GE(tiles, counts_add_up ? 1 : all);
     }
     EXPECT_GT(refused, 100);
     EXPECT_LT(refused, 300);

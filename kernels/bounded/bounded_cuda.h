@@ -47,8 +47,8 @@ cudaError_t bounded_encode_cuda(const BoundedPlan& plan, const void* x, DType dt
 
 // Decodes units, `packed_bytes` in all and `bytes` each, into y (rows x cols, dense), all of which
 // may be hostile. Where bounded_offsets or bounded_decode_cpu would refuse them, *refused becomes 1
-// (the caller sets it to 0 before), and values of y are unspecified. REQUIRES: plan is of the
-// packed form.
+// (the caller sets it to 0 before), and the values of refused units NaN, bytes of 0xff: of all
+// units where their bytes do not add up. REQUIRES: plan is of the packed form.
 cudaError_t bounded_decode_cuda(const BoundedPlan& plan, const uint8_t* packed,
                                 int64_t packed_bytes, const int32_t* bytes, const float* step,
                                 void* y, DType dtype, int32_t* refused, void* workspace,

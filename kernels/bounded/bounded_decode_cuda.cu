@@ -20,6 +20,7 @@ struct PackedUnits {
 // Whether what stands beside a unit's bytes fits them, and its rows' steps are steps. By a warp.
 __device__ inline bool unit_holds(const BoundedShape& shape, const UnitSpan& span, int64_t unit,
                                   const PackedUnits& in) {
+  if (in.ends[shape.unit_count] != in.packed_bytes) return false;
   const int64_t begin = in.ends[unit], bytes = in.bytes[unit];
   const int64_t blocks = ceil_div(span.n, kPackBlock);
   if (bytes < 1 + blocks || bytes > 1 + blocks * static_cast<int64_t>(kIntPackMaxBytes)) {
@@ -103,11 +104,17 @@ __global__ void __launch_bounds__(kPieceThreads)
   __shared__ uint4 staged[kPieceWarps][run_chunks(kIntPieceBytes)];
   uint4* const stage = staged[threadIdx.x / kWarpLanes];
   const int64_t warp = warp_index(), unit = warp / shape.pieces;
-  if (unit >= shape.unit_count || pieces[unit * shape.pieces] == kRefusedUnit) return;
+  if (unit >= shape.unit_count) return;
   const int piece = static_cast<int>(warp % shape.pieces);
   const UnitSpan span = unit_span(shape, unit);
   const int n = min(span.n - piece * kPieceValues, kPieceValues);
   if (n < 1) return;
+  if (pieces[unit * shape.pieces] == kRefusedUnit) {
+    uint8_t* const to = reinterpret_cast<uint8_t*>(y + span.begin + piece * kPieceValues);
+    const int bytes = n * static_cast<int>(sizeof(T));
+    for (int i = warp_lane(); i < bytes; i += kWarpLanes) to[i] = 0xff;
+    return;
+  }
   const uint8_t* const from = in.packed + in.ends[unit];
   const int block = piece * kWarpLanes + warp_lane();
   const uint8_t header = block_length(n) > 0 ? from[1 + block] : uint8_t{0};

@@ -53,6 +53,69 @@ DecodeShape<Bits> decode_shape(const SparsePlan& plan, int64_t nnz, const void* 
           is_aligned(y, 16), corrupt};
 }
 
+// A tile that is refused becomes NaN throughout.
+template <class Bits>
+__device__ inline void refuse_tile(const DecodeShape<Bits>& shape, int64_t tile, int n) {
+  Bits* const y = shape.y + tile * kSparseTile;
+#pragma unroll 1
+  for (int k = threadIdx.x; k < n; k += kBlockThreads) y[k] = static_cast<Bits>(~0u);
+  if (threadIdx.x == 0) *shape.corrupt = 1;
+}
+
+// Writes a tile, unless a thread has found it no good.
+template <class Bits>
+__device__ inline void finish_tile(const DecodeShape<Bits>& shape, int64_t tile, int n, bool good,
+                                   const TileBuffer<Bits>& buffer) {
+  if (!__syncthreads_and(good)) return refuse_tile(shape, tile, n);
+  buffer.write(n, shape.vectors, shape.y + tile * kSparseTile);
+}
+
+// ---- Units ----
+
+// In place of the first offset, which is 0: the counts are refused, and with them every tile.
+constexpr int64_t kRefusedOffsets = -1;
+
+// offsets[u]: entries before unit u, by the counts that an index begins with.
+__global__ void __launch_bounds__(kScanThreads)
+    offsets_kernel(int64_t numel, int64_t unit_count, int64_t nnz, const uint16_t* counts,
+                   int64_t* offsets, int32_t* corrupt) {
+  int64_t before = 0;
+  bool good = true;
+  for (int64_t round = 0; round < unit_count; round += kScanThreads) {
+    const int64_t unit = round + threadIdx.x;
+    int count = 0;
+    if (unit < unit_count) {
+      count = counts[unit];
+      good &= count <= min(kSparseUnit, numel - unit * kSparseUnit);
+    }
+    int total;
+    const int exclusive = block_exclusive_sum<kScanThreads>(count, &total);
+    if (unit < unit_count) offsets[unit] = before + exclusive;
+    before += total;
+    __syncthreads();
+  }
+  good = __syncthreads_and(good && before == nnz);
+  if (threadIdx.x != 0) return;
+  offsets[unit_count] = before;
+  if (good) return;
+  offsets[0] = kRefusedOffsets;
+  *corrupt = 1;
+}
+
+// The entries of a tile's unit; none where the counts were refused, which is_refused tells.
+struct UnitEntries {
+  int64_t first;
+  int count;
+};
+
+__device__ inline bool is_refused(const int64_t* offsets) { return offsets[0] == kRefusedOffsets; }
+
+__device__ inline UnitEntries unit_entries(const int64_t* offsets, int64_t tile) {
+  if (is_refused(offsets)) return {0, 0};
+  const int64_t first = offsets[tile / kUnitTiles];
+  return {first, static_cast<int>(offsets[tile / kUnitTiles + 1] - first)};
+}
+
 // ---- Lists of positions: COO, and each unit of kUnit16 ----
 
 // The number of entries below `bound`, where they are sorted; some number of them otherwise, the
@@ -82,6 +145,7 @@ struct PositionList {
   int64_t first, length;   // of the entries
   int64_t begin, end;      // of the tile, counted as the positions are
   bool is_first, is_last;  // the tile of the list
+  bool is_refused;
 };
 
 template <class Index>
@@ -92,7 +156,7 @@ struct CooSource {
   template <class Bits>
   __device__ PositionList<Index> list(const DecodeShape<Bits>& shape, int64_t tile, int n) const {
     const int64_t begin = tile * kSparseTile;
-    return {indices, 0, shape.nnz, begin, begin + n, tile == 0, begin + n == shape.numel};
+    return {indices, 0, shape.nnz, begin, begin + n, tile == 0, begin + n == shape.numel, false};
   }
 };
 
@@ -104,19 +168,17 @@ struct Unit16Source {
   template <class Bits>
   __device__ PositionList<uint16_t> list(const DecodeShape<Bits>& shape, int64_t tile,
                                          int n) const {
-    const int64_t unit = tile / kUnitTiles;
     const int in_unit = static_cast<int>(tile % kUnitTiles);
     const int begin = in_unit * kSparseTile;
-    // Offsets that do not add up may lead beyond the entries.
-    const int64_t first = min(offsets[unit], shape.nnz);
-    const int64_t length = min(offsets[unit + 1], shape.nnz) - first;
-    return {positions + first,
-            first,
-            length,
+    const UnitEntries entries = unit_entries(offsets, tile);
+    return {positions + entries.first,
+            entries.first,
+            entries.count,
             begin,
             begin + n,
             in_unit == 0,
-            in_unit == kUnitTiles - 1 || tile * kSparseTile + n == shape.numel};
+            in_unit == kUnitTiles - 1 || tile * kSparseTile + n == shape.numel,
+            is_refused(offsets)};
   }
 };
 
@@ -147,7 +209,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   const int64_t count = bounds[1] - bounds[0];
   // Neighbours agree on where one's entries end and the other's begin: where every block finds its
   // own in order and in its tile, all are.
-  bool good = count >= 0 && count <= n;
+  bool good = count >= 0 && count <= n && !list.is_refused;
   if (good) {
 #pragma unroll 1
     for (int k = threadIdx.x; k < static_cast<int>(count); k += kBlockThreads) {
@@ -159,58 +221,16 @@ __global__ void __launch_bounds__(kBlockThreads)
       buffer.element[place] = values[k];
     }
   }
-  if (!good) *shape.corrupt = 1;
-  __syncthreads();
-  buffer.write(n, shape.vectors, shape.y + tile * kSparseTile);
+  finish_tile(shape, tile, n, good, buffer);
 }
 
-// ---- Units ----
-
-// offsets[u]: entries before unit u, by the counts that an index begins with.
-__global__ void __launch_bounds__(kScanThreads)
-    offsets_kernel(int64_t numel, int64_t unit_count, int64_t nnz, const uint16_t* counts,
-                   int64_t* offsets, int32_t* corrupt) {
-  int64_t before = 0;
-  bool good = true;
-  for (int64_t round = 0; round < unit_count; round += kScanThreads) {
-    const int64_t unit = round + threadIdx.x;
-    int count = 0;
-    if (unit < unit_count) {
-      count = counts[unit];
-      good &= count <= min(kSparseUnit, numel - unit * kSparseUnit);
-    }
-    int total;
-    const int exclusive = block_exclusive_sum<kScanThreads>(count, &total);
-    if (unit < unit_count) offsets[unit] = before + exclusive;
-    before += total;
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) {
-    offsets[unit_count] = before;
-    good &= before == nnz;
-  }
-  if (!good) *corrupt = 1;
-}
+// ---- Compact forms ----
 
 struct IndexShape {
   const uint8_t* index;
   const int64_t* offsets;
   int64_t mask_offset, block_counts_offset, full_bits_offset, positions_offset;
 };
-
-// The entries of a tile's unit, within what there is.
-struct UnitEntries {
-  int64_t first;
-  int count;
-};
-
-template <class Bits>
-__device__ inline UnitEntries unit_entries(const DecodeShape<Bits>& shape, const int64_t* offsets,
-                                           int64_t tile) {
-  const int64_t first = min(offsets[tile / kUnitTiles], shape.nnz);
-  const int64_t end = min(offsets[tile / kUnitTiles + 1], shape.nnz);
-  return {first, static_cast<int>(end - first)};
-}
 
 __device__ inline int unit_numel(int64_t numel, int64_t tile) {
   return static_cast<int>(min(kSparseUnit, numel - tile / kUnitTiles * kSparseUnit));
@@ -223,17 +243,17 @@ __global__ void __launch_bounds__(kBlockThreads)
   __shared__ int begins[kUnitBlocks + 1];  // the first entry of each block of the unit
   const int64_t tile = blockIdx.x, unit = tile / kUnitTiles;
   const int n = tile_numel(shape.numel, tile);
-  const UnitEntries entries = unit_entries(shape, at.offsets, tile);
+  const UnitEntries entries = unit_entries(at.offsets, tile);
   const int blocks = (unit_numel(shape.numel, tile) + kBlock - 1) / kBlock;
   const int b = static_cast<int>(threadIdx.x);
   int held = 0;
-  bool good = true;
+  bool good = !is_refused(at.offsets);
   if (b < (blocks + 7) / 8 * 8) {
     const uint8_t bits = at.index[at.full_bits_offset + unit * (kUnitBlocks / 8) + b / 8];
     const bool is_full = (bits >> (b % 8)) & 1;
     if (b < blocks) held = at.index[at.block_counts_offset + unit * kUnitBlocks + b];
     if (is_full) {
-      good = b < blocks && held == 0;
+      good &= b < blocks && held == 0;
       held = kBlock;
     }
   }
@@ -260,9 +280,7 @@ __global__ void __launch_bounds__(kBlockThreads)
       }
     }
   }
-  if (!good) *shape.corrupt = 1;
-  __syncthreads();
-  buffer.write(n, shape.vectors, shape.y + tile * kSparseTile);
+  finish_tile(shape, tile, n, good, buffer);
 }
 
 template <class Bits>
@@ -275,7 +293,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   __shared__ int ranks[kTileWords];  // bits before each word, in the unit
   const int64_t tile = blockIdx.x, unit = tile / kUnitTiles;
   const int n = tile_numel(shape.numel, tile), in_unit = unit_numel(shape.numel, tile);
-  const UnitEntries entries = unit_entries(shape, at.offsets, tile);
+  const UnitEntries entries = unit_entries(at.offsets, tile);
   const int t = static_cast<int>(threadIdx.x);
   // Masks begin at an even address, no better.
   const uint8_t* const mask = at.index + at.mask_offset + unit * (kSparseUnit / 8) + t * 8;
@@ -296,12 +314,9 @@ __global__ void __launch_bounds__(kBlockThreads)
   const int rank = block_exclusive_sum<kBlockThreads>(__popcll(word), &total);
   const int mine = t - static_cast<int>(tile % kUnitTiles) * kTileWords;
   if (mine >= 0 && mine < kTileWords) words[mine] = word, ranks[mine] = rank;
-  good &= total == entries.count;
+  good &= total == entries.count && !is_refused(at.offsets);
   good = __syncthreads_and(good);
-  if (!good) {
-    if (t == 0) *shape.corrupt = 1;
-    return;
-  }
+  if (!good) return refuse_tile(shape, tile, n);
 #pragma unroll
   for (int k = 0; k < kSparseHeld; k += V) {
     const int first = k * kBlockThreads + t * V;

@@ -70,6 +70,39 @@ def test_graphs_replay_decoding_lossless_bytes(ops):
     assert bool(captured.isnan().all())
 
 
+@pytest.mark.parametrize('method', ['sparse', 'bounded'])
+def test_graphs_replay_decompressing(ops, method):
+    """Damage comes back as NaN: of the counts of all units, and of the first byte of the first one."""
+    x = values('sparse', (64, 256), torch.float32)
+    c = ops.compress(on_cuda(x), method)
+    want = ops.decompress(c)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = ops.decompress(c)
+    graph.replay()
+    assert same_bits(captured.cpu(), want.cpu())
+    c.parts()[0 if method == 'sparse' else 2][0] ^= 1
+    graph.replay()
+    assert bool(captured.flatten()[:4096].isnan().all())
+
+
+def test_graphs_replay_densify_with_other_indices(ops):
+    indices = torch.arange(0, 20000, 3, device='cuda')
+    kept = torch.randn(indices.numel(), device='cuda')
+    ops.densify(indices, kept, [20000])
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = ops.densify(indices, kept, [20000])
+    indices += 1
+    graph.replay()
+    assert same_bits(captured.cpu(), ops.densify(indices, kept, [20000]).cpu())
+    indices[7] = -1
+    graph.replay()
+    assert bool(captured[:4096].isnan().all()) and not bool(captured[8192:].isnan().any())
+
+
 def test_svd_reconstruct_can_be_captured(ops):
     u, v = torch.randn(64, 8, device='cuda'), torch.randn(8, 96, device='cuda')
     ops.svd_reconstruct(u, v, [64, 96], torch.float16)
