@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decoding: a warp opens each unit, then each piece is unpacked alone. Nothing is trusted before it
-// is checked: what pieces read by lies within the bytes whatever they hold.
+// is checked: what pieces read by lies within the bytes whatever they hold. Another stream may
+// change them meanwhile: where units begin and end is read once, and what is read again, headers of
+// blocks, is taken as if it had been checked just then.
 #include "kernels/bounded/bounded_device.cuh"
 
 namespace qvlmem {
@@ -12,16 +14,17 @@ constexpr int32_t kRefusedUnit = -1;
 struct PackedUnits {
   const uint8_t* packed;
   int64_t packed_bytes;
-  const int32_t* bytes;
   const int64_t* ends;
   const float* step;
+
+  __device__ int64_t bytes_of(int64_t unit) const { return ends[unit + 1] - ends[unit]; }
 };
 
 // Whether what stands beside a unit's bytes fits them, and its rows' steps are steps. By a warp.
 __device__ inline bool unit_holds(const BoundedShape& shape, const UnitSpan& span, int64_t unit,
                                   const PackedUnits& in) {
   if (in.ends[shape.unit_count] != in.packed_bytes) return false;
-  const int64_t begin = in.ends[unit], bytes = in.bytes[unit];
+  const int64_t begin = in.ends[unit], bytes = in.bytes_of(unit);
   const int64_t blocks = ceil_div(span.n, kPackBlock);
   if (bytes < 1 + blocks || bytes > 1 + blocks * static_cast<int64_t>(kIntPackMaxBytes)) {
     return false;
@@ -61,7 +64,7 @@ __global__ void __launch_bounds__(kPieceThreads)
   const UnitSpan span = unit_span(shape, unit);
   int32_t* const own = pieces + unit * shape.pieces;
   if (unit_holds(shape, span, unit, in) &&
-      open_pieces(span, in.packed + in.ends[unit], in.bytes[unit], own)) {
+      open_pieces(span, in.packed + in.ends[unit], in.bytes_of(unit), own)) {
     return;
   }
   __syncwarp();
@@ -117,7 +120,8 @@ __global__ void __launch_bounds__(kPieceThreads)
   }
   const uint8_t* const from = in.packed + in.ends[unit];
   const int block = piece * kWarpLanes + warp_lane();
-  const uint8_t header = block_length(n) > 0 ? from[1 + block] : uint8_t{0};
+  uint8_t header = block_length(n) > 0 ? from[1 + block] : uint8_t{0};
+  if (int_pack_width(header) > 32) header = 0;
   uint32_t total;
   int at = static_cast<int>(warp_sum_before(int_pack_payload_bytes(header), &total));
   const uint8_t* const payload = from + 1 + ceil_div(span.n, kPackBlock) + pieces[warp];
@@ -158,7 +162,7 @@ cudaError_t bounded_decode_cuda(const BoundedPlan& plan, const uint8_t* packed,
   bounded_place_workspace(plan, false, workspace, &w);
   place_units<<<1, kBlockThreads, 0, stream>>>(plan.unit_count, 0, 1, bytes, w.ends,
                                                w.ends + plan.unit_count);
-  const PackedUnits in{packed, packed_bytes, bytes, w.ends, step};
+  const PackedUnits in{packed, packed_bytes, w.ends, step};
   return with_lossy_type(dtype, [&](auto element) {
     using T = decltype(element);
     const BoundedShape shape = bounded_shape(plan, y, sizeof(T));
