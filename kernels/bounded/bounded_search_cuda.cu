@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The search for steps. A warp takes a run of values as the CPU's vectors do: lane i has every 32nd
 // value from the i-th on, and lanes are added up by halves, so that sums have the same bits.
+#include <algorithm>
+
 #include "kernels/bounded/bounded_device.cuh"
 
 namespace qvlmem {
@@ -122,6 +124,22 @@ __global__ void __launch_bounds__(kPieceThreads)
   if (warp_lane() != 0) return;
   step[row] = search.best > 0 ? search.best : 1.0f;
   tell(search.best, found);
+}
+
+// Rows by as many at a time as a grid has warps for. (A loop in the kernel took 30 registers more.)
+template <class T>
+cudaError_t solve_short_rows(BoundedShape shape, const T* x, DType dtype,
+                             const BoundedTarget& target, float* step, BoundedFound* found,
+                             cudaStream_t stream) {
+  constexpr int64_t kMostRows = int64_t{1} << 32;
+  for (int64_t left = shape.rows; left > 0; left -= kMostRows) {
+    shape.rows = std::min(left, kMostRows);
+    bounded_solve_rows<<<piece_blocks(shape.rows), kPieceThreads, 0, stream>>>(shape, dtype, target,
+                                                                               x, step, found);
+    x += shape.rows * shape.cols;
+    step += shape.rows;
+  }
+  return cudaGetLastError();
 }
 
 // ---- Long rows: a warp a unit, and the one that brings the last part of a row sums them up ----
@@ -302,15 +320,10 @@ cudaError_t bounded_steps_cuda(const BoundedPlan& plan, const void* x, DType dty
     using T = decltype(element);
     const auto* const values = static_cast<const T*>(x);
     const BoundedShape shape = bounded_shape(plan, x, sizeof(T));
-    if (plan.fused) {
-      bounded_solve_rows<<<piece_blocks(plan.rows), kPieceThreads, 0, stream>>>(
-          shape, dtype, target, values, step, found);
-    } else {
-      BoundedWorkspace w;
-      bounded_place_workspace(plan, true, workspace, &w);
-      return search_long_rows(plan, shape, values, dtype, target, looks, step, found, w, stream);
-    }
-    return cudaGetLastError();
+    if (plan.fused) return solve_short_rows(shape, values, dtype, target, step, found, stream);
+    BoundedWorkspace w;
+    bounded_place_workspace(plan, true, workspace, &w);
+    return search_long_rows(plan, shape, values, dtype, target, looks, step, found, w, stream);
   });
 }
 
