@@ -24,56 +24,14 @@
 namespace qvlmem::ops {
 namespace {
 
-constexpr int64_t kMaxDim = std::numeric_limits<int>::max();  // BLAS counts in int
-constexpr int64_t kPanelBytes = int64_t{1} << 22;  // of a product that is still to be rounded
-
-// x as a matrix that can be computed with: x = a * 2^exponent.
-struct Matrix {
-  at::Tensor a;
-  int exponent = 0;
-  double energy = 0;  // ||a||^2
-};
-
-Matrix as_matrix(SvdDevice& device, const at::Tensor& x, at::ScalarType dtype) {
-  const MatrixShape shape = matrix_shape(x.sizes());
-  TORCH_CHECK_VALUE(shape.rows <= kMaxDim && shape.cols <= kMaxDim,
-                    "qvlmem::svd: expected x to be a matrix of at most 2^31 - 1 rows and columns, "
-                    "got ",
-                    describe(x));
-  const at::Tensor values = x.detach().contiguous().view({shape.rows, shape.cols});
-  const SvdScan found = device.scan(values);
-  if (!svd_scan_is_finite(found)) throw_non_finite("svd", x);
-  Matrix matrix{values.to(dtype), 0, found.sum_squares};
-  // Products of a few values and sums of many stay inside float32 from 2^-64 to 2^64.
-  const int exponent = std::ilogb(std::max(bits_to_float(found.magnitude_bits), 0x1p-149f));
-  if (std::abs(exponent) > 64 && found.sum_squares > 0) {
-    matrix.exponent = std::clamp(exponent, -126, 126);
-    matrix.a = matrix.a.mul(std::ldexp(1.0, -matrix.exponent));
-    matrix.energy = std::ldexp(matrix.energy, -2 * matrix.exponent);
-  }
-  return matrix;
-}
-
-// The factors of x = a * 2^exponent in x's dtype.
-std::tuple<at::Tensor, at::Tensor> in_dtype_of(SvdDevice& device, const at::Tensor& x,
-                                               const LowRank& factors, int exponent) {
-  const at::Tensor scaled = exponent == 0 ? factors.u : factors.u.mul(std::ldexp(1.0, exponent));
-  const at::Tensor u = scaled.to(x.scalar_type());
-  if (!svd_scan_is_finite(device.scan(u))) {
-    const double largest =
-        std::ldexp(factors.u.abs().max().to(at::kDouble).item<double>(), exponent);
-    TORCH_CHECK_VALUE(false,
-                      "qvlmem::svd: expected u, which carries the singular values, to fit in ",
-                      describe(x.scalar_type()), ", got ", largest,
-                      " in it: scale x down, or give it in a dtype of more range");
-  }
-  return {u, factors.v.to(x.scalar_type())};
-}
-
 // Of a matrix without energy: v's rows are the first unit vectors.
-std::tuple<at::Tensor, at::Tensor> zero_factors(const at::Tensor& x, int64_t rank) {
+LowRank zero_factors(const at::Tensor& x, int64_t rank) {
   const MatrixShape shape = matrix_shape(x.sizes());
   return {at::zeros({shape.rows, rank}, x.options()), at::eye(rank, shape.cols, x.options())};
+}
+
+std::tuple<at::Tensor, at::Tensor> as_tuple(const LowRank& factors) {
+  return {factors.u, factors.v};
 }
 
 void check_share(const char* argument, double value) {
@@ -97,27 +55,8 @@ void check_factor_dtypes(const char* op, const at::Tensor& u, const at::Tensor& 
   check_dtype(op, "v", v, dtype);
 }
 
-double largest_value(at::ScalarType dtype) {
-  return dtype == at::kHalf ? kFloat16Max : dtype == at::kBFloat16 ? kBFloat16Max : kFloat32Max;
-}
-
 std::unique_ptr<SvdDevice> svd_device_of(const at::Tensor& x) {
   return backend_of("svd", "x", x).svd_device(x);
-}
-
-// y = u v in panels of rows, each rounded to y's dtype; finite values saturate at `limit`.
-void multiply_rounded(SvdDevice& device, at::Tensor& y, const at::Tensor& u, const at::Tensor& v,
-                      double limit) {
-  const int64_t m = y.size(0), n = y.size(1);
-  const int64_t bytes = std::max<int64_t>(n * u.element_size(), 1);
-  const int64_t rows = std::clamp<int64_t>(kPanelBytes / bytes, 1, m);
-  at::Tensor panel = at::empty({rows, n}, u.options());
-  for (int64_t row = 0; row < m; row += rows) {
-    const int64_t count = std::min(rows, m - row);
-    at::Tensor part = panel.narrow(0, 0, count);
-    device.multiply(part, u.narrow(0, row, count), v);
-    y.narrow(0, row, count).copy_(part.clamp_(-limit, limit));
-  }
 }
 
 }  // namespace
@@ -127,17 +66,18 @@ std::tuple<at::Tensor, at::Tensor> svd_within(const at::Tensor& x, double energy
   check_lossy_input("svd", x);
   check_share("energy", energy);
   const MatrixShape shape = matrix_shape(x.sizes());
-  if (x.numel() == 0) return zero_factors(x, 0);
+  if (x.numel() == 0) return as_tuple(zero_factors(x, 0));
   const auto device = svd_device_of(x);
-  const Matrix matrix = as_matrix(*device, x, energy_dtype(energy));
-  if (matrix.energy == 0) return zero_factors(x, 1);
   const int64_t max_rank = std::min(
       {shape.rows, shape.cols, most_bytes / ((shape.rows + shape.cols) * x.element_size())});
-  const std::optional<LowRank> factors = factor_to_energy(*device, matrix.a, matrix.energy, energy,
-                                                          max_rank, static_cast<uint64_t>(seed));
+  const auto factors = factor_matrix<std::optional<LowRank>>(
+      *device, x, energy_dtype(energy), [&] { return zero_factors(x, 1); },
+      [&](SvdMatrix& matrix) {
+        return factor_to_energy(*device, matrix, energy, max_rank, static_cast<uint64_t>(seed));
+      });
   TORCH_CHECK_VALUE(factors, "qvlmem::svd: expected factors of at most ", most_bytes,
                     " bytes to keep ", energy, " of x's energy; they do not");
-  return in_dtype_of(*device, x, *factors, matrix.exponent);
+  return as_tuple(*factors);
 }
 
 std::tuple<at::Tensor, at::Tensor> svd(const at::Tensor& x, bool adaptive_rank,
@@ -151,14 +91,14 @@ std::tuple<at::Tensor, at::Tensor> svd(const at::Tensor& x, bool adaptive_rank,
   if (adaptive_rank && !rank) {
     return svd_within(x, energy, std::numeric_limits<int64_t>::max(), seed);
   }
-  if (x.numel() == 0) return zero_factors(x, 0);
+  if (x.numel() == 0) return as_tuple(zero_factors(x, 0));
   const auto device = svd_device_of(x);
-  const Matrix matrix = as_matrix(*device, x, at::kFloat);
-  if (matrix.energy == 0) return zero_factors(x, rank.value_or(1));
   const int64_t kept = rank ? *rank : svd_rank_of_ratio(shape.rows, shape.cols, compression_ratio);
-  const LowRank factors =
-      factor_to_rank(*device, matrix.a, matrix.energy, kept, static_cast<uint64_t>(seed));
-  return in_dtype_of(*device, x, factors, matrix.exponent);
+  return as_tuple(factor_matrix<LowRank>(
+      *device, x, at::kFloat, [&] { return zero_factors(x, rank.value_or(1)); },
+      [&](SvdMatrix& matrix) {
+        return factor_to_rank(*device, matrix, kept, static_cast<uint64_t>(seed));
+      }));
 }
 
 void check_svd_factors(const char* op, const at::Tensor& u, const at::Tensor& v,
@@ -186,7 +126,7 @@ at::Tensor svd_reconstruct_cpu(const at::Tensor& u, const at::Tensor& v, at::Int
   const ReconstructCall call = prepare_svd_reconstruct(u, v, shape, dtype);
   if (call.y.numel() == 0) return call.y;
   FixedOrder device;
-  const SvdScan u_scan = device.scan(call.u), v_scan = device.scan(call.v);
+  const SvdScan u_scan = svd_scan_in_order(call.u), v_scan = svd_scan_in_order(call.v);
   const bool finite = svd_scan_is_finite(u_scan) && svd_scan_is_finite(v_scan);
   const bool fits = svd_product_fits(bits_to_float(u_scan.magnitude_bits),
                                      bits_to_float(v_scan.magnitude_bits), u.size(1));
@@ -197,7 +137,8 @@ at::Tensor svd_reconstruct_cpu(const at::Tensor& u, const at::Tensor& v, at::Int
     device.multiply(matrix, call.u.to(compute), call.v.to(compute));
   } else {
     const double limit = finite ? largest_value(result) : std::numeric_limits<double>::infinity();
-    multiply_rounded(device, matrix, call.u.to(compute), call.v.to(compute), limit);
+    device.multiply_in_panels(matrix, call.u.to(compute), call.v.to(compute),
+                              [&](at::Tensor& panel) { panel.clamp_(-limit, limit); });
   }
   return call.y;
 }
@@ -211,11 +152,11 @@ at::Tensor svd_reconstruct_meta(const at::Tensor& u, const at::Tensor& v, c10::S
 int64_t svd_least_bytes(const at::Tensor& x, double energy) {
   const MatrixShape shape = matrix_shape(x.sizes());
   if (x.numel() == 0) return 0;
-  if (std::max(shape.rows, shape.cols) > kMaxDim) return std::numeric_limits<int64_t>::max();
+  if (std::max(shape.rows, shape.cols) > kMostRows) return std::numeric_limits<int64_t>::max();
   const auto device = svd_device_of(x);
-  const Matrix matrix = as_matrix(*device, x, at::kFloat);
-  const int64_t rank =
-      matrix.energy == 0 ? 1 : least_rank(*device, matrix.a, matrix.energy, energy, 0);
+  const auto rank = factor_matrix<int64_t>(
+      *device, x, at::kFloat, [] { return 1; },
+      [&](SvdMatrix& matrix) { return least_rank(*device, matrix, energy, 0); });
   return rank * (shape.rows + shape.cols) * x.element_size();
 }
 

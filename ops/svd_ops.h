@@ -16,8 +16,8 @@ namespace qvlmem::ops {
 // largest at which u and v have at most compression_ratio of x's bytes (at least 1, where not even
 // one column has so little). 0 where x is empty; 1 where it is all zero, unless `rank` says
 // otherwise. The same bits for a seed on one device, whatever the number of threads. On CUDA it
-// waits for the device as the algorithm needs the rank and the energy, and so not while a graph is
-// captured.
+// waits for the device once for each size of basis that it tries, which is once in all where the
+// rank is given or below some 30 (ops/svd/range_finder.h), and so not while a graph is captured.
 //
 // ValueError for arguments out of range, values that are not finite, and where u, which carries the
 // singular values, would overflow x's dtype; TypeError for the dtype.

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,8 +38,8 @@ class CountingDevice final : public BlasDevice {
   at::Tensor random_signs(uint64_t seed, uint16_t stream, int64_t rows, int64_t cols) override {
     return FixedOrder().random_signs(seed, stream, rows, cols);
   }
-  SvdScan scan(const at::Tensor& x) override { return FixedOrder().scan(x); }
-  std::vector<double> read(const at::Tensor& values) override {
+  at::Tensor scan(const at::Tensor& x) override { return FixedOrder().scan(x); }
+  std::vector<double> read(const std::vector<at::Tensor>& values) override {
     ++reads;
     return BlasDevice::read(values);
   }
@@ -56,10 +57,11 @@ class CountingDevice final : public BlasDevice {
     dgemm_(letter(g.transpose_a), letter(g.transpose_b), &g.m, &g.n, &g.k, &g.alpha, g.a, &g.lda,
            g.b, &g.ldb, &g.beta, g.c, &g.ldc);
   }
-  void syrk(int n, int k, const double* a, int lda, double* c, int ldc) override {
+  void syrk(bool transpose, int n, int k, const double* a, int lda, double* c, int ldc) override {
     const double one = 1.0, zero = 0.0;
     std::vector<double> product(static_cast<size_t>(n) * n);
-    dgemm_("T", "N", &n, &n, &k, &one, a, &lda, a, &lda, &zero, product.data(), &n);
+    dgemm_(letter(!transpose), letter(transpose), &n, &n, &k, &one, a, &lda, a, &lda, &zero,
+           product.data(), &n);
     for (int col = 0; col < n; ++col) {
       for (int row = 0; row <= col; ++row) c[col * ldc + row] += product[col * n + row];
     }
@@ -77,6 +79,22 @@ class CountingDevice final : public BlasDevice {
 
 double energy_of(const at::Tensor& x) { return x.to(at::kDouble).square().sum().item<double>(); }
 
+std::optional<LowRank> to_energy(SvdDevice& device, const at::Tensor& x, double energy,
+                                 int64_t max_rank, uint64_t seed = 0) {
+  SvdMatrix matrix(device, x, energy_dtype(energy));
+  return factor_to_energy(device, matrix, energy, max_rank, seed);
+}
+
+LowRank to_rank(SvdDevice& device, const at::Tensor& x, int64_t rank) {
+  SvdMatrix matrix(device, x, at::kFloat);
+  return factor_to_rank(device, matrix, rank, 0);
+}
+
+int64_t least_rank_of(SvdDevice& device, const at::Tensor& x, double energy) {
+  SvdMatrix matrix(device, x, at::kFloat);
+  return least_rank(device, matrix, energy, 0);
+}
+
 TEST(SvdDeviceTest, TheEnergyIsMetAtARankWithinFivePercentOfTheBest) {
   at::manual_seed(1);
   for (const auto& [m, n] : {std::pair{220, 220}, {300, 120}, {100, 250}, {40, 200}}) {
@@ -86,7 +104,7 @@ TEST(SvdDeviceTest, TheEnergyIsMetAtARankWithinFivePercentOfTheBest) {
         SCOPED_TRACE(std::string(spectrum.name) + " " + std::to_string(m) + "x" +
                      std::to_string(n) + " energy " + std::to_string(energy));
         CountingDevice device;
-        const auto factors = factor_to_energy(device, x, energy_of(x), energy, std::min(m, n), 0);
+        const auto factors = to_energy(device, x, energy, std::min(m, n));
         ASSERT_TRUE(factors);
         const int64_t best = best_rank(spectrum.values, energy);
         EXPECT_LE(factors->u.size(1), best + std::max<int64_t>(1, best / 20));
@@ -97,23 +115,95 @@ TEST(SvdDeviceTest, TheEnergyIsMetAtARankWithinFivePercentOfTheBest) {
   }
 }
 
-// The host learns the size of a basis once a block, not at each of its three eigenproblems.
-TEST(SvdDeviceTest, WaitsOnceABlock) {
+// The host learns what it must decide by, and all else that is known by then in the same copy.
+TEST(SvdDeviceTest, WaitsOnceForWhatItDecidesBy) {
   at::manual_seed(2);
-  const at::Tensor x = with_spectrum(400, 300, (-positions(300) / 30).exp());
-  CountingDevice device;
-  RangeFinder finder(device, x, energy_of(x), 0);
-  finder.grow(32);
-  EXPECT_EQ(device.reads, 1);
-  finder.refine();
-  EXPECT_EQ(device.reads, 2);
-  EXPECT_EQ(finder.size(), 32);
-  EXPECT_EQ(device.eigenproblems, 6);
+  const auto i = positions(300);
+  const auto waits = [](const at::Tensor& x, double energy, int64_t max_rank, int64_t rank) {
+    CountingDevice device;
+    const auto factors = to_energy(device, x, energy, max_rank);
+    EXPECT_EQ(factors.has_value(), rank > 0);
+    if (factors) {
+      EXPECT_NEAR(factors->u.size(1), rank, 1 + rank / 20);
+    }
+    return device.reads;
+  };
+  // A rank below a block's: of its own accord, as all that the matrix has, and as a cliff.
+  EXPECT_EQ(waits(with_spectrum(400, 300, (-i / 4).exp()), 0.99, 300, 10), 1);
+  EXPECT_EQ(waits(at::randn({400, 8}).mm(at::randn({8, 300})), 0.9999, 300, 8), 1);
+  EXPECT_EQ(waits(with_spectrum(400, 300, at::where(i <= 30, 1.0, 1e-3)), 0.99, 300, 30), 1);
+  EXPECT_EQ(waits(with_spectrum(60, 300, at::ones(60, at::kDouble)), 0.99, 60, 60), 1);
+  EXPECT_EQ(waits(with_spectrum(300, 60, at::ones(60, at::kDouble)), 0.99, 60, 60), 1);
+  EXPECT_EQ(waits(at::randn({1, 500}), 0.99, 1, 1), 1);
+  // Sizes 32, 64 and what the rate says, and a refinement; where nothing tells a low rank, all.
+  EXPECT_LE(waits(with_spectrum(400, 300, (-i / 43).exp()), 0.99, 300, 100), 4);
+  EXPECT_EQ(waits(with_spectrum(400, 300, (i <= 100).to(at::kDouble)), 0.99, 300, 99), 2);
+  // Refused: by the first block, and before it.
+  EXPECT_EQ(waits(at::randn({400, 300}), 0.99, 100, 0), 1);
+  EXPECT_EQ(waits(at::randn({400, 300}), 0.99, 0, 0), 1);
 
-  CountingDevice for_rank;
-  const LowRank factors = factor_to_rank(for_rank, x, energy_of(x), 20, 0);
-  EXPECT_EQ(factors.u.size(1), 20);
-  EXPECT_EQ(for_rank.reads, 2);
+  for (const int64_t rank : {1, 20, 100, 200, 300}) {
+    CountingDevice device;
+    const LowRank factors = to_rank(device, with_spectrum(400, 300, (-i / 30).exp()), rank);
+    EXPECT_EQ(factors.u.size(1), rank);
+    EXPECT_EQ(device.reads, 1) << rank;
+  }
+
+  CountingDevice flat, low;
+  EXPECT_GT(least_rank_of(flat, at::randn({400, 300}), 0.99), 75);
+  EXPECT_EQ(flat.reads, 1);
+  least_rank_of(low, with_spectrum(400, 300, (-i / 4).exp()), 0.99);
+  EXPECT_EQ(low.reads, 2);
+}
+
+// What the first wait brings may be that all was in vain: then it is an error, or begun anew.
+TEST(SvdDeviceTest, TheScanComesWithTheFirstWait) {
+  at::manual_seed(8);
+  const at::Tensor x = with_spectrum(200, 150, (-positions(150) / 4).exp());
+  const auto factors_of = [](CountingDevice& device, const at::Tensor& matrix, double energy) {
+    return factor_matrix<std::optional<LowRank>>(
+        device, matrix, energy_dtype(energy), [] { return std::nullopt; },
+        [&](SvdMatrix& known) { return factor_to_energy(device, known, energy, 150, 0); });
+  };
+  for (const float value : {NAN, INFINITY, -INFINITY}) {
+    for (const double energy : {0.99, 1 - 1e-8}) {
+      CountingDevice device;
+      at::Tensor bad = x.clone();
+      bad[3][5] = bad[7][0] = value;
+      try {
+        factors_of(device, bad, energy);
+        ADD_FAILURE();
+      } catch (const c10::ValueError& error) {
+        const std::string text = error.what_without_backtrace();
+        EXPECT_NE(text.find("2 values"), std::string::npos) << text;
+        EXPECT_NE(text.find("[3, 5]"), std::string::npos) << text;
+      }
+      EXPECT_EQ(device.reads, 1);
+    }
+  }
+  CountingDevice of_zero;
+  EXPECT_FALSE(factors_of(of_zero, at::zeros({200, 150}), 0.99));
+  EXPECT_EQ(of_zero.reads, 1);
+
+  CountingDevice plain;
+  const auto expected = factors_of(plain, x, 0.99);
+  EXPECT_EQ(plain.reads, 1);
+  for (const int exponent : {-120, -70, 70, 120}) {
+    CountingDevice device;
+    const at::Tensor scaled = x * std::ldexp(1.0, exponent);
+    const at::Tensor before = scaled.clone();
+    const auto found = factors_of(device, scaled, 0.99);
+    EXPECT_EQ(device.reads, 2);
+    EXPECT_TRUE(at::equal(scaled, before));
+    ASSERT_EQ(found->u.sizes(), expected->u.sizes());
+    EXPECT_LE(missing_share(scaled.to(at::kDouble), found->u, found->v), 0.01);
+    EXPECT_LT(deviation_from_orthonormal(found->v), 1e-6);
+  }
+  // Only where the largest singular value is near the dtype's largest one must u be looked at.
+  CountingDevice near, beyond;
+  EXPECT_TRUE(factors_of(near, at::full({100, 100}, 620.0, at::kHalf), 0.99));
+  EXPECT_EQ(near.reads, 2);
+  EXPECT_THROW(factors_of(beyond, at::full({100, 100}, 60000.0, at::kHalf), 0.99), c10::ValueError);
 }
 
 // What is dropped is carried as zeros until the host knows; then it must be gone.
@@ -122,7 +212,8 @@ TEST(SvdDeviceTest, ABlockGivesWhatTheMatrixHas) {
   const at::Tensor x = at::randn({150, 7}).mm(at::randn({7, 180}));
   for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
     CountingDevice device;
-    RangeFinder finder(device, x.to(dtype), energy_of(x), 5);
+    SvdMatrix matrix(device, x, dtype);
+    RangeFinder finder(device, matrix, 5);
     finder.grow(40);
     EXPECT_EQ(finder.size(), 7);
     EXPECT_LT(deviation_from_orthonormal(finder.basis()), 1e-6);
@@ -132,7 +223,7 @@ TEST(SvdDeviceTest, ABlockGivesWhatTheMatrixHas) {
   }
   // A rank that is asked for is given, whatever the matrix has.
   CountingDevice device;
-  const LowRank factors = factor_to_rank(device, x, energy_of(x), 30, 0);
+  const LowRank factors = to_rank(device, x, 30);
   EXPECT_EQ(factors.v.size(0), 30);
   EXPECT_LT(deviation_from_orthonormal(factors.v), 1e-6);
   EXPECT_LT(missing_share(x, factors.u, factors.v), 1e-10);
@@ -144,13 +235,11 @@ TEST(SvdDeviceTest, EveryDeviceFindsTheSameRank) {
     const at::Tensor x = with_spectrum(260, 200, spectrum.values);
     CountingDevice counting;
     FixedOrder fixed;
-    const auto a = factor_to_energy(counting, x, energy_of(x), 0.99, 200, 3);
-    const auto b = factor_to_energy(fixed, x, energy_of(x), 0.99, 200, 3);
+    const auto a = to_energy(counting, x, 0.99, 200, 3);
+    const auto b = to_energy(fixed, x, 0.99, 200, 3);
     ASSERT_TRUE(a && b);
     EXPECT_NEAR(a->u.size(1), b->u.size(1), 1) << spectrum.name;
-    EXPECT_EQ(least_rank(counting, x, energy_of(x), 0.99, 0),
-              least_rank(fixed, x, energy_of(x), 0.99, 0))
-        << spectrum.name;
+    EXPECT_EQ(least_rank_of(counting, x, 0.99), least_rank_of(fixed, x, 0.99)) << spectrum.name;
   }
 }
 
@@ -158,11 +247,11 @@ TEST(SvdDeviceTest, AnEigenproblemThatFailsIsAnError) {
   at::manual_seed(5);
   const at::Tensor x = with_spectrum(200, 150, (-positions(150) / 10).exp());
   CountingDevice counted;
-  ASSERT_TRUE(factor_to_energy(counted, x, energy_of(x), 0.999, 150, 0));
+  ASSERT_TRUE(to_energy(counted, x, 0.999, 150));
   for (int problem = 1; problem <= counted.eigenproblems; ++problem) {
     CountingDevice failing;
     failing.fails_at = problem;
-    EXPECT_THROW(factor_to_energy(failing, x, energy_of(x), 0.999, 150, 0), c10::Error);
+    EXPECT_THROW(to_energy(failing, x, 0.999, 150), c10::Error);
   }
 }
 

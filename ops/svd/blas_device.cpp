@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -59,37 +60,39 @@ at::Tensor BlasDevice::gram(const at::Tensor& y) {
   for (int64_t begin = 0; begin < cols; begin += depth) {
     const at::Tensor part = y.narrow(1, begin, std::min(depth, cols - begin)).to(at::kDouble);
     const BlasView<double> view(part);
-    TORCH_INTERNAL_ASSERT(view.row_major);
-    syrk(blas_size(rows), blas_size(part.size(1)), view.data, blas_size(view.leading),
-         out.mutable_data_ptr<double>(), blas_size(rows));
+    syrk(!view.row_major, blas_size(rows), blas_size(part.size(1)), view.data,
+         blas_size(view.leading), out.mutable_data_ptr<double>(), blas_size(rows));
   }
   return out;
 }
 
-Eigen BlasDevice::eigen_descending(const at::Tensor& symmetric) {
+Eigen BlasDevice::eigen_descending(at::Tensor symmetric) {
   const int64_t size = symmetric.size(0);
-  const at::Tensor vectors = symmetric.clone(at::MemoryFormat::Contiguous);
   const at::Tensor values = at::empty({size}, symmetric.options());
-  if (size == 0) return {values, vectors};
+  if (size == 0) return {values, symmetric};
+  // The host may not have seen yet that x is not finite, or too large for its products to be. Of
+  // that solvers promise nothing, not even to end.
+  at::nan_to_num_(symmetric, 0.0, 0.0, 0.0);
   const at::Tensor info = at::zeros({1}, options_.dtype(at::kInt));
-  syevd(blas_size(size), vectors.mutable_data_ptr<double>(), values.mutable_data_ptr<double>(),
+  syevd(blas_size(size), symmetric.mutable_data_ptr<double>(), values.mutable_data_ptr<double>(),
         info.mutable_data_ptr<int32_t>());
   failed_.logical_or_(info);
-  // Ascending; the vectors are columns to LAPACK, and so rows to PyTorch.
-  return {values.flip(0), vectors.flip(0)};
+  // The vectors are columns to LAPACK, and so rows to PyTorch.
+  return {values.flip(0), symmetric};
 }
 
 at::Tensor BlasDevice::energy(const at::Tensor& y) {
   return at::linalg_vector_norm(y, 2, std::nullopt, false, at::kDouble).square();
 }
 
-std::vector<double> BlasDevice::read(const at::Tensor& values) {
-  // Both in one copy.
-  const at::Tensor all = at::cat({values.flatten(), failed_.to(at::kDouble)}).cpu();
+std::vector<double> BlasDevice::read(const std::vector<at::Tensor>& values) {
+  // All in one copy.
+  std::vector<at::Tensor> flat{failed_.to(at::kDouble)};
+  for (const at::Tensor& each : values) flat.push_back(each.flatten());
+  const at::Tensor all = at::cat(flat).cpu();
   const double* const first = all.const_data_ptr<double>();
-  const int64_t count = values.numel();
-  TORCH_CHECK(first[count] == 0, "qvlmem::svd: an eigenproblem was not solved");
-  return {first, first + count};
+  TORCH_CHECK(first[0] == 0, "qvlmem::svd: an eigenproblem was not solved");
+  return {first + 1, first + all.numel()};
 }
 
 }  // namespace qvlmem::ops

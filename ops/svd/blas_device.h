@@ -10,9 +10,9 @@ namespace qvlmem::ops {
 class BlasDevice : public SvdDevice {
  public:
   at::Tensor gram(const at::Tensor& y) override;
-  Eigen eigen_descending(const at::Tensor& symmetric) override;
+  Eigen eigen_descending(at::Tensor symmetric) override;
   at::Tensor energy(const at::Tensor& y) override;
-  std::vector<double> read(const at::Tensor& values) override;
+  std::vector<double> read(const std::vector<at::Tensor>& values) override;
 
  protected:
   explicit BlasDevice(at::Device device);
@@ -37,8 +37,8 @@ class BlasDevice : public SvdDevice {
  private:
   virtual void run(const Gemm<float>& gemm) = 0;
   virtual void run(const Gemm<double>& gemm) = 0;
-  // c += a^T a, its upper triangle alone. a [k, n], c [n, n].
-  virtual void syrk(int n, int k, const double* a, int lda, double* c, int ldc) = 0;
+  // c += op(a)^T op(a), its upper triangle alone. op(a) [k, n], c [n, n].
+  virtual void syrk(bool transpose, int n, int k, const double* a, int lda, double* c, int ldc) = 0;
   // The eigenvalues of a [n, n], ascending, by its upper triangle; the eigenvectors become its
   // columns. *info, on the device, becomes 0 unless that fails.
   virtual void syevd(int n, double* a, double* values, int32_t* info) = 0;

@@ -2,7 +2,6 @@
 #include "ops/svd/fixed_order.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "kernels/base/checked.h"
+#include "kernels/base/float_bits.h"
 #include "ops/base/check.h"
 #include "ops/base/parallel.h"
 #include "ops/svd/blas_view.h"
@@ -22,6 +22,8 @@ void sgemm_(const char*, const char*, const int*, const int*, const int*, const 
 void dgemm_(const char*, const char*, const int*, const int*, const int*, const double*,
             const double*, const int*, const double*, const int*, const double*, double*,
             const int*);
+void dsyevd_(const char*, const char*, const int*, double*, const int*, double*, double*,
+             const int*, int*, const int*, int*);
 // Of MKL, where that is PyTorch's BLAS.
 int MKL_Set_Num_Threads_Local(int) __attribute__((weak));
 }
@@ -29,7 +31,7 @@ int MKL_Set_Num_Threads_Local(int) __attribute__((weak));
 namespace qvlmem::ops {
 namespace {
 
-constexpr int64_t kTile = 256;     // of products: a tile's flops hide the packing of its operands
+constexpr int64_t kTile = kProductTile;  // a tile's flops hide the packing of its operands
 constexpr int64_t kGramTile = 64;  // of Gram matrices, which are small: enough tiles for threads
 constexpr int64_t kThreadFlops = int64_t{1} << 21;  // some 30 microseconds
 constexpr int64_t kScanPiece = int64_t{1} << 16;    // elements that are summed at a time
@@ -95,21 +97,27 @@ void multiply_tiles(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, d
 }
 
 // Rows [row, row + rows) and columns [col, col + cols) of y as float64 in `into`, rows kGramDepth
-// apart.
+// apart. A cache line of each row at a time: what stands by columns is then read in runs too.
 template <class T>
-void load_rows(const T* y, int64_t stride, int64_t row, int64_t rows, int64_t col, int64_t cols,
+void load_rows(const BlasView<T>& y, int64_t row, int64_t rows, int64_t col, int64_t cols,
                double* into) {
-  for (int64_t i = 0; i < rows; ++i) {
-    const T* from = y + (row + i) * stride + col;
-    for (int64_t j = 0; j < cols; ++j) into[i * kGramDepth + j] = static_cast<double>(from[j]);
+  const int64_t row_step = y.row_major ? 1 : y.leading;
+  const int64_t run = y.row_major ? cols : 8;
+  for (int64_t begin = 0; begin < cols; begin += run) {
+    const int64_t end = std::min(begin + run, cols);
+    for (int64_t i = 0; i < rows; ++i) {
+      const T* const from = y.at(row + i, col);
+      double* const to = into + i * kGramDepth;
+      for (int64_t j = begin; j < end; ++j) to[j] = static_cast<double>(from[j * row_step]);
+    }
   }
 }
 
 template <class T>
 void gram_tiles(const at::Tensor& y, at::Tensor& out) {
-  const T* const values = y.const_data_ptr<T>();
+  const BlasView<T> values(y);
   double* const result = out.mutable_data_ptr<double>();
-  const int64_t l = y.size(0), k = y.size(1), stride = y.stride(0);
+  const int64_t l = y.size(0), k = y.size(1);
   // (row, col) of the tiles on and below the diagonal: work for each thread alike.
   std::vector<std::pair<int64_t, int64_t>> tiles;
   for (int64_t row = 0; row < l; row += kGramTile) {
@@ -124,13 +132,25 @@ void gram_tiles(const at::Tensor& y, at::Tensor& out) {
     double* const right = col == row ? left : left + kGramTile * kGramDepth;
     for (int64_t begin = 0; begin < k; begin += kGramDepth) {
       const int64_t depth = std::min(kGramDepth, k - begin);
-      load_rows(values, stride, row, rows, begin, depth, left);
-      if (right != left) load_rows(values, stride, col, cols, begin, depth, right);
+      load_rows(values, row, rows, begin, depth, left);
+      if (right != left) load_rows(values, col, cols, begin, depth, right);
       gemm('T', 'N', static_cast<int>(cols), static_cast<int>(rows), static_cast<int>(depth), 1.0,
            right, kGramDepth, left, kGramDepth, begin == 0 ? 0.0 : 1.0, result + row * l + col,
            static_cast<int>(l));
     }
   });
+}
+
+// Fills the upper triangle of a [n, n] from the lower one, in blocks that stay in L1.
+void mirror_lower(double* a, int64_t n) {
+  constexpr int64_t kBlock = 32;
+  for (int64_t row = 0; row < n; row += kBlock) {
+    for (int64_t col = 0; col <= row; col += kBlock) {
+      for (int64_t i = row; i < std::min(row + kBlock, n); ++i) {
+        for (int64_t j = col; j < std::min(col + kBlock, i); ++j) a[j * n + i] = a[i * n + j];
+      }
+    }
+  }
 }
 
 // Eight partial sums, so that additions need not wait for one another.
@@ -162,10 +182,26 @@ at::Tensor FixedOrder::gram(const at::Tensor& y) {
   return out;
 }
 
-Eigen FixedOrder::eigen_descending(const at::Tensor& symmetric) {
+// LAPACK's lower triangle of columns is the upper one of rows.
+Eigen FixedOrder::eigen_descending(at::Tensor symmetric) {
+  const int n = static_cast<int>(symmetric.size(0));
+  at::Tensor values = at::empty({n}, at::kDouble);
+  if (n == 0) return {values, symmetric};
+  double* const a = symmetric.mutable_data_ptr<double>();
+  mirror_lower(a, n);
   const OneThread one_thread;
-  const auto [values, vectors] = at::linalg_eigh(symmetric, "L");
-  return {values.flip(0), vectors.t().flip(0)};
+  double* const found = values.mutable_data_ptr<double>();
+  double work_size = 0;
+  int info = 0, int_size = 0;
+  const int query = -1;
+  dsyevd_("V", "L", &n, a, &n, found, &work_size, &query, &int_size, &query, &info);
+  const int count = static_cast<int>(work_size);
+  const at::Tensor work = at::empty({count}, at::kDouble);
+  std::vector<int> ints(int_size);
+  dsyevd_("V", "L", &n, a, &n, found, work.mutable_data_ptr<double>(), &count, ints.data(),
+          &int_size, &info);
+  TORCH_CHECK(info == 0, "qvlmem::svd: an eigenproblem was not solved");
+  return {values.flip(0), symmetric};
 }
 
 at::Tensor FixedOrder::energy(const at::Tensor& y) {
@@ -188,8 +224,7 @@ at::Tensor FixedOrder::random_signs(uint64_t seed, uint16_t stream, int64_t rows
   return signs;
 }
 
-// Pieces are summed in order, whichever thread scans them.
-SvdScan FixedOrder::scan(const at::Tensor& x) {
+SvdScan svd_scan_in_order(const at::Tensor& x) {
   const DType dtype = kernel_dtype("svd", x.scalar_type());
   const char* const data = static_cast<const char*>(x.const_data_ptr());
   const int64_t numel = x.numel();
@@ -209,10 +244,23 @@ SvdScan FixedOrder::scan(const at::Tensor& x) {
   return total;
 }
 
-std::vector<double> FixedOrder::read(const at::Tensor& values) {
-  const at::Tensor dense = values.contiguous();
-  const double* const first = dense.const_data_ptr<double>();
-  return {first, first + dense.numel()};
+at::Tensor FixedOrder::scan(const at::Tensor& x) {
+  const SvdScan found = svd_scan_in_order(x);
+  at::Tensor values = at::empty({2}, at::kDouble);
+  double* const first = values.mutable_data_ptr<double>();
+  first[0] = found.sum_squares;
+  first[1] = static_cast<double>(bits_to_float(found.magnitude_bits));
+  return values;
+}
+
+std::vector<double> FixedOrder::read(const std::vector<at::Tensor>& values) {
+  std::vector<double> all;
+  for (const at::Tensor& each : values) {
+    const at::Tensor dense = each.contiguous();
+    const double* const first = dense.const_data_ptr<double>();
+    all.insert(all.end(), first, first + dense.numel());
+  }
+  return all;
 }
 
 std::unique_ptr<SvdDevice> svd_device_cpu(const at::Tensor&) {

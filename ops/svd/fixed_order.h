@@ -6,19 +6,25 @@
 // BLAS is the one that PyTorch's CPU library carries, called directly.
 #pragma once
 
+#include "kernels/svd/svd.h"
 #include "ops/svd/svd_device.h"
 
 namespace qvlmem::ops {
 
+// Of x, contiguous; pieces are summed in order, whichever thread scans them.
+SvdScan svd_scan_in_order(const at::Tensor& x);
+
 class FixedOrder final : public SvdDevice {
  public:
   at::Tensor gram(const at::Tensor& y) override;
-  Eigen eigen_descending(const at::Tensor& symmetric) override;
+  Eigen eigen_descending(at::Tensor symmetric) override;
   at::Tensor energy(const at::Tensor& y) override;
   at::Tensor random_signs(uint64_t seed, uint16_t stream, int64_t rows, int64_t cols) override;
-  SvdScan scan(const at::Tensor& x) override;
-  std::vector<double> read(const at::Tensor& values) override;
+  at::Tensor scan(const at::Tensor& x) override;
+  std::vector<double> read(const std::vector<at::Tensor>& values) override;
   bool reads_at_once() const override { return true; }
+  bool reserves_freely() const override { return true; }
+  int64_t panel_bytes() const override { return int64_t{1} << 21; }
 
  private:
   void gemm(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, double alpha,

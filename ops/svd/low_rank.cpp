@@ -3,9 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
+#include "kernels/base/float_bits.h"
 #include "kernels/svd/svd.h"
+#include "ops/base/check.h"
+#include "ops/base/output.h"
 #include "ops/svd/range_finder.h"
 
 namespace qvlmem::ops {
@@ -26,37 +30,58 @@ double missing_share(double energy) { return std::max(1.0 - energy, kRoundingEne
 // it has.
 int64_t with_oversampling(int64_t rank) { return rank + std::max<int64_t>(8, rank / 8); }
 
-Eigen spectrum_of(SvdDevice& device, const RangeFinder& finder) {
-  return device.eigen_descending(device.gram(finder.image()));
-}
-
-// What the basis holds: the spectrum of A P^T, a rank that is enough by it, and an estimate of the
-// least that any basis needs. By Ky Fan no rank keeps more of A than as many of these values and
-// all that is missing; of the missing, at least half (measured: 0.6 to 0.8) lies beyond the
-// directions found, where no basis of this size could have it.
-struct Spectrum {
-  Eigen eigen;
-  std::vector<double> values;
+// What the spectrum says of the rank: one that is enough by it, and an estimate of the least that
+// any basis needs. By Ky Fan no rank keeps more of A than as many of these values and all that is
+// missing; of the missing, at least half (measured: 0.6 to 0.8) lies beyond the directions found,
+// where no basis of this size could have it.
+struct RankEstimate {
   int64_t rank, least;
+  double tight_missing;  // what may be missing for a rank that is tight: twice what 5% more add
 
-  Spectrum(SvdDevice& device, const RangeFinder& finder, double allowed)
-      : eigen(spectrum_of(device, finder)), values(device.read(eigen.values)) {
+  RankEstimate(RangeFinder& finder, double allowed) {
+    const std::vector<double>& values = finder.spectrum().values;
     const double missing = finder.missing_energy();
     const auto rank_within = [&](double tail) {
       return std::min(finder.size(), svd_rank_within(values.data(), finder.size(), tail));
     };
     rank = rank_within(allowed - missing);
     least = rank_within(allowed - missing / 2);
+    tight_missing = 0.1 * static_cast<double>(rank) * values[rank - 1];
   }
 
   bool is_tight() const { return rank <= least + std::max<int64_t>(1, least / 20); }
-  // What may be missing for a rank that is tight: twice what a 5% larger one adds.
-  double tight_missing() const { return 0.1 * static_cast<double>(rank) * values[rank - 1]; }
 };
 
-LowRank truncate(SvdDevice& device, const RangeFinder& finder, const Eigen& eigen, int64_t rank) {
-  const at::Tensor map = eigen.vectors.narrow(0, 0, rank).to(finder.basis().scalar_type());
-  return {device.product(finder.image().t(), map.t()), device.product(map, finder.basis())};
+// No value of u is beyond the largest singular value, but for rounding: only where that is near the
+// largest of the dtype u must be looked at.
+void check_fits(SvdDevice& device, RangeFinder& finder, const at::Tensor& map, const at::Tensor& u,
+                int exponent) {
+  constexpr double kMargin = 1.125;
+  const double singular = std::sqrt(std::max(finder.spectrum().values[0], 0.0));
+  if (kMargin * std::ldexp(singular, exponent) < largest_value(u.scalar_type())) return;
+  if (std::isfinite(device.read({device.scan(u)})[1])) return;
+  const at::Tensor exact = device.product(finder.image().t(), map.t()).abs().max();
+  TORCH_CHECK_VALUE(false, "qvlmem::svd: expected u, which carries the singular values, to fit in ",
+                    describe(u.scalar_type()), ", got ",
+                    std::ldexp(device.read({exact.to(at::kDouble)})[0], exponent),
+                    " in it: scale x down, or give it in a dtype of more range");
+}
+
+LowRank truncate(SvdDevice& device, const SvdMatrix& matrix, RangeFinder& finder, int64_t rank) {
+  const at::Tensor& a = matrix.a();
+  const at::Tensor map =
+      finder.spectrum().eigen.leading(rank).narrow(1, 0, finder.size()).to(a.scalar_type());
+  const at::TensorOptions options = a.options().dtype(matrix.original_dtype());
+  LowRank factors{empty_output({a.size(0), rank}, options),
+                  empty_output({rank, a.size(1)}, options)};
+  std::function<void(at::Tensor&)> scale;
+  if (matrix.exponent() != 0) {
+    scale = [&](at::Tensor& panel) { panel.mul_(std::ldexp(1.0, matrix.exponent())); };
+  }
+  device.multiply_in_panels(factors.u, finder.image().t(), map.t(), scale);
+  check_fits(device, finder, map, factors.u, matrix.exponent());
+  finder.multiply_basis(factors.v, map);
+  return factors;
 }
 
 // Columns until the missing energy has fallen from `missing` to `aim`, at `rate` a column.
@@ -64,11 +89,9 @@ double columns_until(double missing, double aim, double rate) {
   return std::log(missing / aim) / rate;
 }
 
-// The sum of the fourth powers of the singular values of R, the missing part of A. For independent
-// signs s and t it is E (R s . R t)^2.
-double missing_fourth_powers(SvdDevice& device, RangeFinder& finder) {
-  const std::vector<double> products =
-      device.read(device.gram(finder.sample_missing(kFirstBlock)).flatten());
+// The sum of the fourth powers of the singular values of R, the missing part of A, by `products`,
+// the Gram matrix of samples of it. For independent signs s and t it is E (R s . R t)^2.
+double missing_fourth_powers(const std::vector<double>& products) {
   double sum = 0;
   for (int64_t i = 1; i < kFirstBlock; ++i) {
     for (int64_t j = 0; j < i; ++j) {
@@ -80,12 +103,16 @@ double missing_fourth_powers(SvdDevice& device, RangeFinder& finder) {
 }
 
 // The smallest k for which the k largest values that the basis holds and the k largest that it
-// misses, which sum to at most sqrt(k * fourth powers), may come to `wanted`. At most `most`.
-int64_t least_rank_beside(SvdDevice& device, RangeFinder& finder, double wanted, int64_t most) {
+// misses, which sum to at most sqrt(k * fourth powers), may come to what `energy` wants. At most
+// `most`.
+int64_t least_rank_beside(SvdDevice& device, RangeFinder& finder, double energy, int64_t most) {
+  const std::vector<double> products =
+      finder.read(device.gram(finder.sample_missing(kFirstBlock)).flatten());
   std::vector<double> held;
-  if (finder.size() > 0) held = device.read(spectrum_of(device, finder).values);
+  if (finder.size() > 0) held = finder.spectrum().values;
+  const double wanted = finder.energy() - missing_share(energy) * finder.energy();
   const double missing = finder.missing_energy();
-  const double fourth_powers = kSamplingMargin * missing_fourth_powers(device, finder);
+  const double fourth_powers = kSamplingMargin * missing_fourth_powers(products);
   double kept = 0;
   for (int64_t k = 1; k < most; ++k) {
     if (k <= static_cast<int64_t>(held.size())) kept += held[k - 1];
@@ -99,19 +126,24 @@ struct Growth {
   double rate;   // by which the logarithm of the missing energy fell, a column of the last block
 };
 
-// Grows the basis, at most doubling, until at most `allowed` is missing or it is clear that
-// largest_size would not do, or likely that `half` of the dimensions would not, which is the
-// largest size that is worth growing to.
-Growth grow_to_energy(RangeFinder& finder, double total, double allowed, int64_t half,
+// Grows the basis, at most doubling, until at most the share `allowed_share` is missing or it is
+// clear that largest_size would not do, or likely that `half` of the dimensions would not, which is
+// the largest size that is worth growing to. The spectrum comes with the blocks that may well be
+// the last: the first, which costs little, and those that were not kept to a doubling.
+Growth grow_to_energy(RangeFinder& finder, double allowed_share, int64_t half,
                       int64_t largest_size) {
   constexpr double kAim = 0.5;    // of what is allowed: the truncation needs its share
   constexpr double kSlack = 1.5;  // a block may miss so much of what its width could have held
-  double missing = total, rate = 0;
+  double missing = 0, rate = 0;
   int64_t target = std::min(kFirstBlock, largest_size);
+  bool may_be_last = true;
   while (finder.size() < target) {
     const int64_t last_size = finder.size();
-    const double last_missing = missing, last_rate = rate;
+    const double last_rate = rate;
     finder.grow(target - last_size);
+    if (may_be_last) finder.expect_spectrum();
+    const double allowed = allowed_share * finder.energy();
+    const double last_missing = last_size == 0 ? finder.energy() : missing;
     missing = finder.missing_energy();
     const double size = static_cast<double>(finder.size());
     const double added = size - static_cast<double>(last_size);
@@ -126,7 +158,9 @@ Growth grow_to_energy(RangeFinder& finder, double total, double allowed, int64_t
     if (size + least > static_cast<double>(largest_size)) break;
     // Flat spectra fall faster towards their end, so that half of what the rate says may do.
     if (finder.size() >= half / 8 && size + by_rate / 2 > static_cast<double>(half)) break;
-    const double block = std::min(columns_until(missing, kAim * allowed, rate), size);
+    const double wanted = columns_until(missing, kAim * allowed, rate);
+    const double block = std::min(wanted, size);
+    may_be_last = wanted <= size;
     target = finder.size() + static_cast<int64_t>(std::max(block, kSmallestBlock));
     target = std::min(target, largest_size);
   }
@@ -135,31 +169,38 @@ Growth grow_to_energy(RangeFinder& finder, double total, double allowed, int64_t
 
 }  // namespace
 
+double largest_value(at::ScalarType dtype) {
+  return dtype == at::kHalf ? kFloat16Max : dtype == at::kBFloat16 ? kBFloat16Max : kFloat32Max;
+}
+
 at::ScalarType energy_dtype(double energy) {
   return missing_share(energy) < kFloat32Energy ? at::kDouble : at::kFloat;
 }
 
-std::optional<LowRank> factor_to_energy(SvdDevice& device, const at::Tensor& a, double total,
-                                        double energy, int64_t max_rank, uint64_t seed) {
-  if (max_rank < 1) return std::nullopt;
-  const int64_t least_dim = std::min(a.size(0), a.size(1));
+std::optional<LowRank> factor_to_energy(SvdDevice& device, SvdMatrix& matrix, double energy,
+                                        int64_t max_rank, uint64_t seed) {
+  const int64_t least_dim = std::min(matrix.a().size(0), matrix.a().size(1));
   const int64_t half = least_dim <= kTiny ? 0 : least_dim / 2;
   const int64_t largest_size = std::min(half, with_oversampling(max_rank));
-  const double allowed = missing_share(energy) * total;
-  RangeFinder finder(device, a, total, seed);
-  const Growth growth = grow_to_energy(finder, total, allowed, half, largest_size);
+  RangeFinder finder(device, matrix, seed);
+  if (max_rank < 1) {
+    finder.energy();  // that x is not finite comes first
+    return std::nullopt;
+  }
+  const Growth growth = grow_to_energy(finder, missing_share(energy), half, largest_size);
   if (!growth.reached) {
     if (largest_size < half) return std::nullopt;
     finder.span();
   }
-  Spectrum spectrum(device, finder, allowed);
+  finder.expect_spectrum();
+  const double allowed = missing_share(energy) * finder.energy();
+  RankEstimate found(finder, allowed);
   // More columns cost three products with A each, a refinement two for every column there is. The
   // whole space has nothing to refine.
   bool refined = !growth.reached;
-  for (bool grown = false; !refined && !spectrum.is_tight(); grown = true) {
-    const double columns =
-        std::max(kSmallestBlock,
-                 columns_until(finder.missing_energy(), spectrum.tight_missing(), growth.rate));
+  for (bool grown = false; !refined && !found.is_tight(); grown = true) {
+    const double columns = std::max(
+        kSmallestBlock, columns_until(finder.missing_energy(), found.tight_missing, growth.rate));
     const double size = static_cast<double>(finder.size());
     refined = grown || 3 * columns > 2 * size || size + columns > static_cast<double>(half);
     if (refined) {
@@ -167,16 +208,16 @@ std::optional<LowRank> factor_to_energy(SvdDevice& device, const at::Tensor& a, 
     } else {
       finder.grow(static_cast<int64_t>(columns));
     }
-    spectrum = Spectrum(device, finder, allowed);
+    finder.expect_spectrum();
+    found = RankEstimate(finder, allowed);
   }
-  if (spectrum.rank > max_rank) return std::nullopt;
-  return truncate(device, finder, spectrum.eigen, spectrum.rank);
+  if (found.rank > max_rank) return std::nullopt;
+  return truncate(device, matrix, finder, found.rank);
 }
 
-LowRank factor_to_rank(SvdDevice& device, const at::Tensor& a, double total, int64_t rank,
-                       uint64_t seed) {
-  const int64_t least_dim = std::min(a.size(0), a.size(1));
-  RangeFinder finder(device, a, total, seed);
+LowRank factor_to_rank(SvdDevice& device, SvdMatrix& matrix, int64_t rank, uint64_t seed) {
+  const int64_t least_dim = std::min(matrix.a().size(0), matrix.a().size(1));
+  RangeFinder finder(device, matrix, seed);
   const int64_t columns = rank + std::max<int64_t>(16, rank / 4);
   if (least_dim > kTiny && columns <= least_dim / 2) {
     finder.grow(columns);
@@ -184,25 +225,25 @@ LowRank factor_to_rank(SvdDevice& device, const at::Tensor& a, double total, int
   } else {
     finder.span();
   }
+  finder.expect_spectrum();
   // Directions that were rounding beside the largest ones, then any.
   for (int64_t last = -1; finder.size() < rank && finder.size() > last;) {
     last = finder.size();
     finder.grow(rank - last);
   }
   finder.pad(rank);
-  return truncate(device, finder, spectrum_of(device, finder), rank);
+  return truncate(device, matrix, finder, rank);
 }
 
-int64_t least_rank(SvdDevice& device, const at::Tensor& a, double total, double energy,
-                   uint64_t seed) {
-  const double wanted = total - missing_share(energy) * total;
-  const int64_t least_dim = std::min(a.size(0), a.size(1));
-  RangeFinder finder(device, a, total, seed);
+int64_t least_rank(SvdDevice& device, SvdMatrix& matrix, double energy, uint64_t seed) {
+  const int64_t least_dim = std::min(matrix.a().size(0), matrix.a().size(1));
+  RangeFinder finder(device, matrix, seed);
   // Without a basis the sample spreads where a few directions dominate: trusted far from that.
-  const int64_t at_once = least_rank_beside(device, finder, wanted, least_dim);
+  const int64_t at_once = least_rank_beside(device, finder, energy, least_dim);
   if (at_once >= std::max<int64_t>(least_dim / 4, 8)) return at_once;
   finder.grow(std::clamp<int64_t>(least_dim / 8, 1, kFirstBlock));
-  const int64_t beside = least_rank_beside(device, finder, wanted, least_dim);
+  finder.expect_spectrum();
+  const int64_t beside = least_rank_beside(device, finder, energy, least_dim);
   return at_once >= kFirstBlock ? std::max(at_once, beside) : beside;
 }
 

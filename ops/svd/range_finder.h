@@ -11,24 +11,42 @@
 //
 // All is computed in A's dtype, float32 or float64, but for Gram matrices and energies. In float32
 // a missing energy below about 1e-7 of the whole drowns in rounding.
+//
+// Waits. What the device finds is left there until the host asks for a part of it, and then comes
+// in one copy with all else that is known by then: A's scan, how many directions the last block
+// had and what they hold, the spectrum where it is expected to be asked for. That is one wait for
+// each size of basis that is tried. It cannot be one in all, for how wide the next block is made
+// (and whether there is one) depends on what the last one left missing, and a width is a size of
+// memory and of products, which the host must know.
+//
+// Memory. Beside A: P and A P^T, in which all is computed in place, and a panel.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
+#include <vector>
 
 #include "ops/svd/svd_device.h"
+#include "ops/svd/svd_matrix.h"
 
 namespace qvlmem::ops {
 
+// The eigenvalues of (A P^T)^T (A P^T), the squares of the singular values that P holds, of which
+// the host has as many as P has rows, and its eigenvectors.
+struct Spectrum {
+  Eigen eigen;
+  std::vector<double> values;
+};
+
 class RangeFinder {
  public:
-  // a [m, n]: finite, unit stride along rows. energy: ||a||^2. The basis starts empty.
-  RangeFinder(SvdDevice& device, at::Tensor a, double energy, uint64_t seed);
+  // The basis starts empty. Both arguments must outlive this.
+  RangeFinder(SvdDevice& device, SvdMatrix& matrix, uint64_t seed);
 
   // Adds `columns` directions, fewer or none where A has no more to give. Three products of that
-  // width with A: the middle one is half a subspace iteration. Waits for the device once, as refine
-  // does.
+  // width with A: the middle one is half a subspace iteration.
   void grow(int64_t columns);
   // One subspace iteration on the whole basis: two products with A.
   void refine();
@@ -37,35 +55,55 @@ class RangeFinder {
   // Replaces the basis by one of the whole row space.
   void span();
 
-  int64_t size() const { return basis_.size(0); }
-  const at::Tensor& basis() const { return basis_; }  // P [size, n]
-  const at::Tensor& image() const { return image_; }  // (A P^T)^T [size, m]
-  double missing_energy() const;  // ||A - A P^T P||^2 and what rounding may hide of it
+  // Has the next wait bring the spectrum too. Nothing where nothing is waited for.
+  void expect_spectrum();
+
+  // These wait where the device has found what the host does not know yet. SvdMatrix::Changed, and
+  // ValueError for NaN and infinities, from the first that does.
+  int64_t size();
+  double energy();          // ||A||^2
+  double missing_energy();  // ||A - A P^T P||^2 and what rounding may hide of it
+  const Spectrum& spectrum();
+  std::vector<double> read(const at::Tensor& also);  // of float64, in the same copy
+
+  // (A P^T)^T [size, m].
+  at::Tensor image();
+  // map P, by columns in panels into out [rows, n]: of any dtype. map [rows, size].
+  void multiply_basis(at::Tensor& out, const at::Tensor& map);
+  at::Tensor basis();  // P [size, n]
   // `rows` samples of what is missing: row i is (A - A P^T P) s_i for random signs s_i, so that
   // the expectation of its square is missing_energy(). One product with A.
   at::Tensor sample_missing(int64_t rows);
 
  private:
-  // Orthonormal rows; behind them, where their count can wait, rows of zeros.
-  struct Whitened {
-    at::Tensor rows;
-    at::Tensor count;  // of the orthonormal ones: float64 and 0-d
+  // The rows of a block, of which the first are orthonormal and the others, where their count must
+  // be waited for, zero.
+  struct Block {
+    int64_t rows = 0;
+    at::Tensor is_kept, count, energy;  // bool [rows]; float64 and 0-d: as many, what A has in them
   };
 
-  Whitened whiten(const at::Tensor& y, double drop_beside, double drop_below);
+  Block whiten(at::Tensor& out, const at::Tensor& y, double drop_beside, double drop_below);
   at::Tensor random_rows(int64_t rows);
   void project_out(at::Tensor& rows) const;
-  void append(at::Tensor rows);
-  // The energy, of either sign, that rounding products and bases to a_'s dtype may cost.
-  double rounding() const;
+  void reserve(int64_t rows);
+  void forget();
+  void append(const at::Tensor& rows);
+  at::Tensor rows_of(const at::Tensor& memory) const;
+  void wait();
+  // The energy, of either sign, that rounding products and bases to A's dtype may cost.
+  double rounding();
 
   SvdDevice& device_;
-  at::Tensor a_;
-  double energy_;
+  SvdMatrix& matrix_;
   uint64_t seed_;
   uint16_t stream_ = 0;
-  at::Tensor basis_, image_;
+  at::Tensor basis_, image_;  // memory of rows, of which size_ and those of added_ are used
+  bool is_identity_ = false;  // P is, and basis_ nothing
+  int64_t size_ = 0;
   double captured_ = 0;
+  std::optional<Block> added_;  // behind the size_ rows, not read yet
+  std::optional<Spectrum> spectrum_;
 };
 
 }  // namespace qvlmem::ops

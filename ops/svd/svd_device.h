@@ -4,23 +4,25 @@
 //
 // Matrices are tensors on that device, float32 or float64, with unit stride along rows or columns.
 // Results are the same for the same arguments, in every call. Nothing waits for the device but
-// `read` and `scan`.
+// `read`.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
-#include "kernels/svd/svd.h"
-
 namespace qvlmem::ops {
 
-// Eigenvalues of a symmetric matrix, float64 and descending, and in row i of `vectors` the
-// eigenvector of values[i].
+// Of a symmetric matrix.
 struct Eigen {
-  at::Tensor values, vectors;
+  at::Tensor values;     // float64, descending
+  at::Tensor ascending;  // row i is the eigenvector of the i-th smallest
+
+  // The eigenvectors of the `count` largest eigenvalues, in their order, as rows of a new matrix.
+  at::Tensor leading(int64_t count) const;
 };
 
 class SvdDevice {
@@ -33,12 +35,17 @@ class SvdDevice {
                 double beta = 0.0);
   // a b, as a new row-major matrix.
   at::Tensor product(const at::Tensor& a, const at::Tensor& b);
+  // out, of any dtype, becomes a b, with no memory beyond a panel of it. `finish`, where there is
+  // one, may change each panel before it is rounded to out. out may be the first rows of b.
+  void multiply_in_panels(at::Tensor& out, const at::Tensor& a, const at::Tensor& b,
+                          const std::function<void(at::Tensor& panel)>& finish = nullptr);
 
-  // y y^T in float64, its lower triangle alone. y [l, k] has unit stride along rows.
+  // y y^T in float64, its lower triangle alone. y [l, k].
   virtual at::Tensor gram(const at::Tensor& y) = 0;
 
-  // Of a symmetric float64 matrix, whose lower triangle is read.
-  virtual Eigen eigen_descending(const at::Tensor& symmetric) = 0;
+  // Of a symmetric float64 matrix, row-major, whose lower triangle is read and whose memory the
+  // eigenvectors take.
+  virtual Eigen eigen_descending(at::Tensor symmetric) = 0;
 
   // The sum of squares of y's elements, float64 and 0-d. y has unit stride along rows.
   virtual at::Tensor energy(const at::Tensor& y) = 0;
@@ -46,19 +53,29 @@ class SvdDevice {
   // rows * cols signs of svd_random_signs as float32 [rows, cols].
   virtual at::Tensor random_signs(uint64_t seed, uint16_t stream, int64_t rows, int64_t cols) = 0;
 
-  // Of x: float32, float16 or bfloat16, contiguous.
-  virtual SvdScan scan(const at::Tensor& x) = 0;
+  // float64 [2]: the sum of squares of x's elements and their largest magnitude, which is not
+  // finite where x is not. x: float32, float16 or bfloat16, contiguous.
+  virtual at::Tensor scan(const at::Tensor& x) = 0;
 
-  // The elements of a float64 tensor, in order. An error where what they depend on failed.
-  virtual std::vector<double> read(const at::Tensor& values) = 0;
+  // The elements of float64 tensors, in order. An error where what they depend on failed.
+  virtual std::vector<double> read(const std::vector<at::Tensor>& values) = 0;
   // Whether `read` waits for nothing.
   virtual bool reads_at_once() const { return false; }
+
+  // Whether memory that is not written to costs nothing.
+  virtual bool reserves_freely() const { return false; }
+  // Of a product that is still to be rounded.
+  virtual int64_t panel_bytes() const { return int64_t{1} << 26; }
 
  private:
   // multiply, where neither out nor the inner dimension is empty.
   virtual void gemm(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, double alpha,
                     double beta) = 0;
 };
+
+// What a device may cut products into: so that panels, which are multiples of it, do not change a
+// bit of them.
+constexpr int64_t kProductTile = 256;
 
 std::unique_ptr<SvdDevice> svd_device_cpu(const at::Tensor& x);
 // Makes x's device the current one while it lives. RuntimeError while a graph is captured: the rank

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // svd's calls of cuBLAS and cuSOLVER, and its own kernels.
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 
-#include <cstring>
+#include <cstddef>
 #include <optional>
 
 #include "kernels/svd/svd_cuda.h"
@@ -33,7 +34,7 @@ class CudaSvdDevice final : public BlasDevice {
     return signs;
   }
 
-  SvdScan scan(const at::Tensor& x) override {
+  at::Tensor scan(const at::Tensor& x) override {
     check_not_capturing("svd");
     const at::TensorOptions bytes = options().dtype(at::kByte);
     const at::Tensor workspace = at::empty({svd_scan_workspace_bytes(x.numel())}, bytes);
@@ -41,13 +42,12 @@ class CudaSvdDevice final : public BlasDevice {
     C10_CUDA_CHECK(svd_scan_cuda(x.const_data_ptr(), kernel_dtype("svd", x.scalar_type()),
                                  x.numel(), static_cast<SvdScan*>(found.mutable_data_ptr()),
                                  workspace.mutable_data_ptr(), stream_));
-    const at::Tensor on_host = found.cpu();
-    SvdScan result;
-    std::memcpy(&result, on_host.const_data_ptr(), sizeof(result));
-    return result;
+    static_assert(offsetof(SvdScan, sum_squares) == 0 && offsetof(SvdScan, magnitude_bits) == 8);
+    return at::cat({found.narrow(0, 0, 8).view(at::kDouble),
+                    found.narrow(0, 8, 4).view(at::kFloat).to(at::kDouble)});
   }
 
-  std::vector<double> read(const at::Tensor& values) override {
+  std::vector<double> read(const std::vector<at::Tensor>& values) override {
     check_not_capturing("svd");
     return BlasDevice::read(values);
   }
@@ -67,11 +67,12 @@ class CudaSvdDevice final : public BlasDevice {
                  "cublasDgemm");
   }
 
-  void syrk(int n, int k, const double* a, int lda, double* c, int ldc) override {
+  void syrk(bool transpose, int n, int k, const double* a, int lda, double* c, int ldc) override {
     const double one = 1.0;
     const CublasHandle handle;
-    check_cublas(cublasDsyrk(handle, kUpper, CUBLAS_OP_T, n, k, &one, a, lda, &one, c, ldc),
-                 "cublasDsyrk");
+    check_cublas(
+        cublasDsyrk(handle, kUpper, operation(!transpose), n, k, &one, a, lda, &one, c, ldc),
+        "cublasDsyrk");
   }
 
   void syevd(int n, double* a, double* values, int32_t* info) override {

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CUDA tensors on streams, in graphs and in scripts, on every device, in memory."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -101,6 +103,23 @@ def test_graphs_replay_densify_with_other_indices(ops):
     indices[7] = -1
     graph.replay()
     assert bool(captured[:4096].isnan().all()) and not bool(captured[8192:].isnan().any())
+
+
+def test_svd_waits_once_where_one_block_or_a_given_rank_does(ops):
+    low = torch.randn(400, 8, device='cuda') @ torch.randn(8, 300, device='cuda')
+    flat = torch.randn(400, 300, device='cuda')
+    for x, keywords in ((low, {}), (flat, {'rank': 40}), (flat[:40], {}), (flat[:, :40], {})):
+        ops.svd(x, **keywords)  # handles and the like are made
+        torch.cuda.synchronize()
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode('warn')
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter('always')
+                ops.svd(x, **keywords)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+        assert sum('synchronizing' in str(warning.message) for warning in caught) == 1
 
 
 def test_svd_reconstruct_can_be_captured(ops):
