@@ -26,6 +26,7 @@ struct Backend {
   decltype(&ops::sparse_compact_cpu) sparse_compact;
   decltype(&ops::sparse_expand_cpu) sparse_expand;
   decltype(&ops::sparse_nonzero_cpu) sparse_nonzero;
+  decltype(&ops::sparse_coo_indices_cpu) sparse_coo_indices;
   decltype(&ops::svd_device_cpu) svd_device;
   decltype(&ops::svd_reconstruct_cpu) svd_reconstruct;
   decltype(&ops::lossless_encode_cpu) lossless_encode;

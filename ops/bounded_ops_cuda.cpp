@@ -49,15 +49,15 @@ Payload encode_bounded_cuda(const at::Tensor& x, const CompressOptions& options)
   const at::Tensor workspace = at::empty({bounded_encode_workspace_bytes(call.plan)}, bytes);
   const at::Tensor on_device = at::empty({static_cast<int64_t>(sizeof(BoundedFound))}, bytes);
   BoundedFound found;
-  bool first = true;
+  BoundedLooks looks{true, bounded_looks(call.plan)};
   do {
-    C10_CUDA_CHECK(bounded_find_cuda(call.plan, values, dtype, call.target, first, step,
+    C10_CUDA_CHECK(bounded_find_cuda(call.plan, values, dtype, call.target, looks, step,
                                      call.bytes.mutable_data_ptr<int32_t>(),
                                      static_cast<BoundedFound*>(on_device.mutable_data_ptr()),
                                      workspace.mutable_data_ptr(), stream));
     found = read_found(on_device);
     check_bounded_found(status_of(found), x, call.target);
-    first = false;
+    looks.first = false;
   } while (found.open != 0);
   at::Tensor packed = at::empty({found.total_bytes}, bytes);
   C10_CUDA_CHECK(bounded_encode_cuda(call.plan, values, dtype, step,
@@ -72,6 +72,7 @@ at::Tensor decode_bounded_cuda(const Payload& payload, const TensorInfo& info) {
   const at::Tensor packed = payload.parts[2].contiguous(), bytes = payload.parts[1].contiguous();
   const c10::cuda::CUDAGuard guard(packed.device());
   const auto on_host = [&] {
+    check_not_capturing(kOp);
     return decode_bounded_cpu(to_host(payload), info).to(packed.device());
   };
   if ((payload.params[0] & kBoundedCoded) != 0) return on_host();

@@ -20,8 +20,8 @@ at::Tensor lossless_encode_cuda(const at::Tensor& x, int64_t level);
 // another dtype.
 at::Tensor lossless_decode_cpu(const at::Tensor& bytes, at::IntArrayRef shape,
                                at::ScalarType dtype);
-// While a stream is captured nothing is refused: what the device cannot decode becomes bytes of
-// 0xff then, NaN in floats.
+// While a stream is captured what cannot be decoded on the device, coded by entropy or damaged, is
+// not refused (ops/base/device_flag.h).
 at::Tensor lossless_decode_cuda(const at::Tensor& bytes, at::IntArrayRef shape,
                                 at::ScalarType dtype);
 at::Tensor lossless_decode_meta(const at::Tensor& bytes, c10::SymIntArrayRef shape,

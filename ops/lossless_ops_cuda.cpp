@@ -15,7 +15,7 @@ at::Tensor lossless_encode_cuda(const at::Tensor& x, int64_t level) {
   const c10::cuda::CUDAGuard guard(x.device());
   const LosslessEncodeCall call = prepare_lossless_encode(x, level);
   check_not_capturing("lossless_encode");
-  if (level == 2) return lossless_encode_cpu(x.cpu(), level).to(x.device());
+  if (level == 2) return lossless_encode_cpu(call.values.cpu(), level).to(x.device());
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
   const at::TensorOptions bytes = x.options().dtype(at::kByte);
   const at::Tensor workspace = at::empty({lossless_encode_workspace_bytes(call.plan)}, bytes);

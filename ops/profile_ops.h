@@ -12,7 +12,6 @@ namespace qvlmem::ops {
 // x: float32, float16 or bfloat16, any shape and strides. Returns float64 [10]. TypeError for
 // another dtype.
 at::Tensor profile_values_cpu(const at::Tensor& x);
-// Waits for the stream: the numbers are made on the host.
 at::Tensor profile_values_cuda(const at::Tensor& x);
 at::Tensor profile_values_meta(const at::Tensor& x);
 

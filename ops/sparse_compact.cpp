@@ -41,6 +41,22 @@ void for_units(const SparsePlan& plan, const at::Tensor& index, const F& f) {
   check_status("sparse", "the index", refused ? Status::kCorrupt : Status::kOk);
 }
 
+// torch's positions of one dimension after the other, from flat ones in the last row: each step
+// divides the last row by a size and leaves the remainder in place.
+void split_positions(at::IntArrayRef shape, int64_t nnz, int64_t* rows) {
+  const int64_t dims = static_cast<int64_t>(shape.size());
+  const int64_t* flat = rows + (dims - 1) * nnz;
+  parallel_units(nnz, int64_t{1} << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      int64_t rest = flat[k];
+      for (int64_t d = dims; d-- > 0;) {
+        rows[d * nnz + k] = rest % shape[d];
+        rest /= shape[d];
+      }
+    }
+  });
+}
+
 }  // namespace
 
 SparseParts sparse_compact_cpu(const SparsePlan& plan, const at::Tensor& x, int64_t target) {
@@ -91,11 +107,25 @@ int64_t sparse_nonzero_cpu(const SparsePlan& plan, const at::Tensor& x) {
   return count_stored(plan, sparse_nonzero_rule(plan.dtype, true), dense.const_data_ptr()).back();
 }
 
-void sparse_positions_of(const SparsePlan& plan, const at::Tensor& index, int64_t* positions) {
+CooIndices empty_coo_indices(const SparsePlan& plan, const at::Tensor& index,
+                             at::IntArrayRef shape) {
+  const auto dims = static_cast<int64_t>(shape.size());
+  const at::Tensor indices = at::empty({dims, plan.nnz}, index.options().dtype(at::kLong));
+  return {indices, dims > 0 ? indices[dims - 1] : at::empty({plan.nnz}, indices.options())};
+}
+
+at::Tensor sparse_coo_indices_cpu(const SparsePlan& plan, const at::Tensor& index,
+                                  at::IntArrayRef shape) {
+  const CooIndices coo = empty_coo_indices(plan, index, shape);
+  int64_t* const positions = coo.flat.mutable_data_ptr<int64_t>();
   for_units(plan, index,
             [&](int64_t begin, int64_t end, const void* bytes, const int64_t* offsets) {
               return sparse_positions_cpu(plan, bytes, offsets, begin, end, positions);
             });
+  if (plan.nnz > 0 && !shape.empty()) {
+    split_positions(shape, plan.nnz, coo.indices.mutable_data_ptr<int64_t>());
+  }
+  return coo.indices;
 }
 
 }  // namespace qvlmem::ops

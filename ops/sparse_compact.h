@@ -22,7 +22,7 @@ SparseParts sparse_compact_cpu(const SparsePlan& plan, const at::Tensor& x, int6
 SparseParts sparse_compact_cuda(const SparsePlan& plan, const at::Tensor& x, int64_t target);
 
 // The dense tensor. plan: with its layout, which the parts have. ValueError where the index is
-// damaged.
+// damaged, unless a stream is captured (ops/base/device_flag.h).
 at::Tensor sparse_expand_cpu(const SparsePlan& plan, const at::Tensor& index,
                              const at::Tensor& values, at::IntArrayRef shape);
 at::Tensor sparse_expand_cuda(const SparsePlan& plan, const at::Tensor& index,
@@ -32,8 +32,19 @@ at::Tensor sparse_expand_cuda(const SparsePlan& plan, const at::Tensor& index,
 int64_t sparse_nonzero_cpu(const SparsePlan& plan, const at::Tensor& x);
 int64_t sparse_nonzero_cuda(const SparsePlan& plan, const at::Tensor& x);
 
-// The flat positions of the stored elements, int64. On the CPU alone. Refuses what
-// sparse_expand_cpu refuses. positions: room for plan.nnz.
-void sparse_positions_of(const SparsePlan& plan, const at::Tensor& index, int64_t* positions);
+// Where the stored elements stand, as torch's COO tensors have it: int64 [dimensions, nnz]. Refuses
+// what sparse_expand refuses.
+at::Tensor sparse_coo_indices_cpu(const SparsePlan& plan, const at::Tensor& index,
+                                  at::IntArrayRef shape);
+at::Tensor sparse_coo_indices_cuda(const SparsePlan& plan, const at::Tensor& index,
+                                   at::IntArrayRef shape);
+
+// Indices of that shape, not yet written, and where flat positions go: into the last row, or, for a
+// 0-d tensor, which has none, aside, for they are read all the same to be checked.
+struct CooIndices {
+  at::Tensor indices, flat;
+};
+CooIndices empty_coo_indices(const SparsePlan& plan, const at::Tensor& index,
+                             at::IntArrayRef shape);
 
 }  // namespace qvlmem::ops

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // qvlmem::sparsify and qvlmem::densify. What is stored, and how: kernels/sparse/sparse.h. On CUDA
-// both wait for the device: for the number of elements, and for whether indices are good, which
-// while a graph is captured goes unasked.
+// both wait for the device: for the number of elements, and for whether indices are good; while
+// a stream is captured those that are not are not refused (ops/base/device_flag.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -66,6 +66,12 @@ class SparseFinding {
   SparseFound found_{};
 };
 
+// Kernels read counts as they lie; a part that came from outside may lie anywhere.
+at::Tensor aligned_index(const at::Tensor& index) {
+  const at::Tensor bytes = index.contiguous();
+  return reinterpret_cast<uintptr_t>(bytes.const_data_ptr()) % 2 == 0 ? bytes : bytes.clone();
+}
+
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor> sparsify_cuda(const at::Tensor& x, double sparsity_threshold,
@@ -111,9 +117,7 @@ int64_t sparse_nonzero_cuda(const SparsePlan& plan, const at::Tensor& x) {
 at::Tensor sparse_expand_cuda(const SparsePlan& plan, const at::Tensor& index,
                               const at::Tensor& values, at::IntArrayRef shape) {
   const c10::cuda::CUDAGuard guard(values.device());
-  // Kernels read counts as they lie; a part that came from outside may lie anywhere.
-  at::Tensor bytes = index.contiguous();
-  if (reinterpret_cast<uintptr_t>(bytes.const_data_ptr()) % 2 != 0) bytes = bytes.clone();
+  const at::Tensor bytes = aligned_index(index);
   const at::Tensor stored = values.contiguous();
   const at::Tensor y = at::empty(shape, values.options());
   const at::Tensor workspace =
@@ -124,6 +128,28 @@ at::Tensor sparse_expand_cuda(const SparsePlan& plan, const at::Tensor& index,
       workspace.mutable_data_ptr(), c10::cuda::getCurrentCUDAStream()));
   check_status("sparse", "the index", corrupt.read() != 0 ? Status::kCorrupt : Status::kOk);
   return y;
+}
+
+// Indices that nobody has checked must not reach torch's operators: so it waits.
+at::Tensor sparse_coo_indices_cuda(const SparsePlan& plan, const at::Tensor& index,
+                                   at::IntArrayRef shape) {
+  const c10::cuda::CUDAGuard guard(index.device());
+  check_not_capturing("to_sparse_coo");
+  const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
+  const at::Tensor bytes = aligned_index(index);
+  const CooIndices coo = empty_coo_indices(plan, index, shape);
+  const at::Tensor workspace =
+      at::empty({sparse_decode_workspace_bytes(plan)}, index.options().dtype(at::kByte));
+  const DeviceFlag corrupt(index);
+  C10_CUDA_CHECK(sparse_positions_cuda(plan, bytes.const_data_ptr(),
+                                       coo.flat.mutable_data_ptr<int64_t>(), corrupt.data(),
+                                       workspace.mutable_data_ptr(), stream));
+  if (!shape.empty()) {
+    C10_CUDA_CHECK(sparse_split_positions_cuda(shape.data(), coo.indices.size(0), plan.nnz,
+                                               coo.indices.mutable_data_ptr<int64_t>(), stream));
+  }
+  check_status("sparse", "the index", corrupt.read() != 0 ? Status::kCorrupt : Status::kOk);
+  return coo.indices;
 }
 
 }  // namespace qvlmem::ops

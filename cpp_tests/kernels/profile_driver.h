@@ -37,13 +37,6 @@ inline ProfileFields profile_of(const std::vector<uint8_t>& x, int64_t rows, int
   return fields;
 }
 
-inline ProfileFields profile_gathered(const ProfilePlan& plan,
-                                      const std::vector<uint8_t>& gathered) {
-  ProfileFields fields;
-  profile_gathered_cpu(plan, gathered.data(), profile_workspace(plan).data(), fields.data());
-  return fields;
-}
-
 // The whole of small tensors; runs of long rows, whole short rows; blocks of every kind.
 constexpr std::pair<int64_t, int64_t> kProfileShapes[] = {
     {0, 4},     {4, 0},      {1, 1},     {5, 1},     {1, 16384},  {16384, 1},  {31, 129},
@@ -51,7 +44,7 @@ constexpr std::pair<int64_t, int64_t> kProfileShapes[] = {
     {4000, 33}, {100, 4304}, {129, 300}, {33, 1000}, {257, 1025}, {1, 32768},  {2000, 100}};
 
 // Zeros of both signs, an outlier, and values that are not finite among the rest.
-inline std::vector<float> profile_sample(int64_t n, uint32_t seed) {
+inline std::vector<float> profile_values(int64_t n, uint32_t seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0.5f, 1.0f);
   std::vector<float> values(n);

@@ -35,6 +35,17 @@ std::pair<std::vector<uint8_t>, int32_t> densify_on_device(const SparsePlan& pla
   return {y.read<uint8_t>(), corrupt.read<int32_t>()[0]};
 }
 
+// Tiles of 4096 elements that hold bytes of 0xff alone.
+int64_t refused_tiles(const SparsePlan& plan, const std::vector<uint8_t>& y) {
+  const int64_t tile = 4096 * plan.element_bytes, size = plan.numel * plan.element_bytes;
+  int64_t count = 0;
+  for (int64_t begin = 0; begin < size; begin += tile) {
+    count += std::all_of(y.begin() + begin, y.begin() + std::min(begin + tile, size),
+                         [](uint8_t byte) { return byte == 0xff; });
+  }
+  return count;
+}
+
 TEST_F(SparseDecodeCudaTest, DensifyPutsZerosElsewhere) {
   for_each_sparse_case([&](const SparsePlan& plan, const std::vector<uint8_t>& x) {
     const SparseStored stored = store_on_cpu(plan, sparse_nonzero_rule(plan.dtype, false), x);
@@ -59,7 +70,9 @@ TEST_F(SparseDecodeCudaTest, DensifyRefusesHostileIndices) {
   const std::vector<uint8_t> values(good.size() * 4, 1);
   std::mt19937 random(9);
   const auto refuses = [&](const auto& indices) {
-    return densify_on_device(plan, indices, values).second == 1;
+    const auto [y, corrupt] = densify_on_device(plan, indices, values);
+    EXPECT_EQ(refused_tiles(plan, y) > 0, corrupt == 1);
+    return corrupt == 1;
   };
   ASSERT_FALSE(refuses(good));
   for (int trial = 0; trial < 120; ++trial) {
@@ -111,6 +124,28 @@ std::pair<std::vector<uint8_t>, Status> decode_on_cpu(const SparsePlan& plan,
   return {y, status};
 }
 
+std::pair<std::vector<int64_t>, int32_t> positions_on_device(const SparsePlan& plan,
+                                                             const SparseEncoded& e,
+                                                             size_t shift = 0) {
+  DeviceBytes index(e.index.data(), e.index.size(), 2 * shift), positions(plan.nnz * 8);
+  DeviceBytes corrupt(4, 0, 0), workspace(sparse_decode_workspace_bytes(plan));
+  EXPECT_EQ(sparse_positions_cuda(plan, index.data(), positions.as<int64_t>(),
+                                  corrupt.as<int32_t>(), workspace.data(), nullptr),
+            cudaSuccess);
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  return {positions.read<int64_t>(), corrupt.read<int32_t>()[0]};
+}
+
+// REQUIRES: a good index.
+std::vector<int64_t> positions_on_cpu(const SparsePlan& plan, const SparseEncoded& e) {
+  std::vector<int64_t> positions(plan.nnz), offsets(plan.unit_count + 1);
+  EXPECT_EQ(sparse_offsets(plan, e.index.data(), offsets.data()), Status::kOk);
+  EXPECT_EQ(sparse_positions_cpu(plan, e.index.data(), offsets.data(), 0, plan.unit_count,
+                                 positions.data()),
+            Status::kOk);
+  return positions;
+}
+
 void expect_same_decoded(SparsePlan plan, const SparseRule& rule, const std::vector<uint8_t>& x) {
   for (int form = 0; form < kSparseFormCount; ++form) {
     SCOPED_TRACE("form " + std::to_string(form));
@@ -119,6 +154,9 @@ void expect_same_decoded(SparsePlan plan, const SparseRule& rule, const std::vec
       const auto [y, corrupt] = decode_on_device(plan, encoded, shift);
       EXPECT_EQ(corrupt, 0);
       ASSERT_EQ(y, decode_on_cpu(plan, encoded).first);
+      const auto [positions, refused] = positions_on_device(plan, encoded, shift);
+      EXPECT_EQ(refused, 0);
+      ASSERT_EQ(positions, positions_on_cpu(plan, encoded));
     }
   }
 }
@@ -175,10 +213,18 @@ TEST_F(SparseDecodeCudaTest, RefusesTheIndexBytesThatTheCpuRefuses) {
       const auto [expected, status] = decode_on_cpu(plan, bad);
       const auto [y, corrupt] = decode_on_device(plan, bad);
       ASSERT_EQ(corrupt == 0, status == Status::kOk);
+      ASSERT_EQ(positions_on_device(plan, bad).second, corrupt);
       refused += corrupt;
       if (corrupt == 0) {
         ASSERT_EQ(y, expected);
+        continue;
       }
+      const bool counts_add_up = [&] {
+        std::vector<int64_t> offsets(plan.unit_count + 1);
+        return sparse_offsets(plan, bad.index.data(), offsets.data()) == Status::kOk;
+      }();
+      const int64_t tiles = refused_tiles(plan, y), all = (plan.numel + 4095) / 4096;
+      ASSERT_GE(tiles, counts_add_up ? 1 : all);
     }
     EXPECT_GT(refused, 100);
     EXPECT_LT(refused, 300);
@@ -200,6 +246,7 @@ TEST_F(SparseDecodeCudaTest, RefusesASecondWayToSayTheSame) {
     EXPECT_EQ(decode_on_device(plan, e).second, 0);
     change(e.index);
     EXPECT_EQ(decode_on_cpu(plan, e).second, Status::kCorrupt);
+    EXPECT_EQ(positions_on_device(plan, e).second, 1);
     return decode_on_device(plan, e).second == 1;
   };
   using Bytes = std::vector<uint8_t>;
@@ -212,6 +259,28 @@ TEST_F(SparseDecodeCudaTest, RefusesASecondWayToSayTheSame) {
     const uint16_t beyond = static_cast<uint16_t>(n);
     std::memcpy(&b[plan.index_bytes - 2], &beyond, 2);
   }));
+}
+
+TEST_F(SparseDecodeCudaTest, SplitsPositionsByDimensions) {
+  using Shape = std::vector<int64_t>;
+  for (const Shape& shape : {Shape{77}, Shape{5, 9, 31}, Shape{1, 7, 1, 3}, Shape{1 << 20, 1 << 21},
+                             Shape{3, int64_t{1} << 40}, Shape{2, 2, 2, 2, 2, 2, 2, 2}}) {
+    int64_t numel = 1;
+    for (int64_t size : shape) numel *= size;
+    const int64_t dims = static_cast<int64_t>(shape.size()), nnz = std::min<int64_t>(numel, 300);
+    std::vector<int64_t> expected(dims * nnz), rows(dims * nnz, -1);
+    for (int64_t k = 0; k < nnz; ++k) {
+      int64_t rest = numel - 1 - k * (numel / nnz);
+      rows[(dims - 1) * nnz + k] = rest;
+      for (int64_t d = dims; d-- > 0; rest /= shape[d]) expected[d * nnz + k] = rest % shape[d];
+    }
+    DeviceBytes on_device(rows.data(), rows.size() * 8);
+    ASSERT_EQ(
+        sparse_split_positions_cuda(shape.data(), dims, nnz, on_device.as<int64_t>(), nullptr),
+        cudaSuccess);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    ASSERT_EQ(on_device.read<int64_t>(), expected);
+  }
 }
 
 }  // namespace

@@ -22,12 +22,22 @@ struct BoundedFound {
   int32_t long_steps;   // 1: there is a step with more than 8 significant bits
 };
 
-// Finds the steps of rows and the bytes of units; *found is on the device. Looks at x a few times:
-// where a search is not done by then, found->open is 1, and calling again with `first` false goes
-// on with it. x: dense, of a lossy dtype. REQUIRES: plan is of the packed form.
+// How often a call looks at rows that are longer than a unit.
+struct BoundedLooks {
+  bool first;  // begins the search; else goes on with it
+  int count;   // even: what a search has found by then stands where it began
+};
+
+// Looks with which a search is practically always done.
+int bounded_looks(const BoundedPlan& plan) noexcept;
+
+// Finds the steps of rows and the bytes of units; *found is on the device. Where a search is not
+// done after so many looks, found->open is 1, and another call goes on with it. x: dense, of a
+// lossy dtype. REQUIRES: plan is of the packed form.
 cudaError_t bounded_find_cuda(const BoundedPlan& plan, const void* x, DType dtype,
-                              const BoundedTarget& target, bool first, float* step, int32_t* bytes,
-                              BoundedFound* found, void* workspace, cudaStream_t stream) noexcept;
+                              const BoundedTarget& target, BoundedLooks looks, float* step,
+                              int32_t* bytes, BoundedFound* found, void* workspace,
+                              cudaStream_t stream) noexcept;
 
 // Packs all units one after another. REQUIRES: step and the workspace as bounded_find_cuda has left
 // them. Where x has changed since, what is written means nothing, but lies inside.
@@ -37,8 +47,8 @@ cudaError_t bounded_encode_cuda(const BoundedPlan& plan, const void* x, DType dt
 
 // Decodes units, `packed_bytes` in all and `bytes` each, into y (rows x cols, dense), all of which
 // may be hostile. Where bounded_offsets or bounded_decode_cpu would refuse them, *refused becomes 1
-// (the caller sets it to 0 before), and values of y are unspecified. REQUIRES: plan is of the
-// packed form.
+// (the caller sets it to 0 before), and the values of refused units NaN, bytes of 0xff: of all
+// units where their bytes do not add up. REQUIRES: plan is of the packed form.
 cudaError_t bounded_decode_cuda(const BoundedPlan& plan, const uint8_t* packed,
                                 int64_t packed_bytes, const int32_t* bytes, const float* step,
                                 void* y, DType dtype, int32_t* refused, void* workspace,

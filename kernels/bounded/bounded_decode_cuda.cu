@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decoding: a warp opens each unit, then each piece is unpacked alone. Nothing is trusted before it
-// is checked: what pieces read by lies within the bytes whatever they hold.
+// is checked: what pieces read by lies within the bytes whatever they hold. Another stream may
+// change them meanwhile: where units begin and end is read once, and what is read again, headers of
+// blocks, is taken as if it had been checked just then.
 #include "kernels/bounded/bounded_device.cuh"
 
 namespace qvlmem {
@@ -12,15 +14,17 @@ constexpr int32_t kRefusedUnit = -1;
 struct PackedUnits {
   const uint8_t* packed;
   int64_t packed_bytes;
-  const int32_t* bytes;
   const int64_t* ends;
   const float* step;
+
+  __device__ int64_t bytes_of(int64_t unit) const { return ends[unit + 1] - ends[unit]; }
 };
 
 // Whether what stands beside a unit's bytes fits them, and its rows' steps are steps. By a warp.
 __device__ inline bool unit_holds(const BoundedShape& shape, const UnitSpan& span, int64_t unit,
                                   const PackedUnits& in) {
-  const int64_t begin = in.ends[unit], bytes = in.bytes[unit];
+  if (in.ends[shape.unit_count] != in.packed_bytes) return false;
+  const int64_t begin = in.ends[unit], bytes = in.bytes_of(unit);
   const int64_t blocks = ceil_div(span.n, kPackBlock);
   if (bytes < 1 + blocks || bytes > 1 + blocks * static_cast<int64_t>(kIntPackMaxBytes)) {
     return false;
@@ -60,7 +64,7 @@ __global__ void __launch_bounds__(kPieceThreads)
   const UnitSpan span = unit_span(shape, unit);
   int32_t* const own = pieces + unit * shape.pieces;
   if (unit_holds(shape, span, unit, in) &&
-      open_pieces(span, in.packed + in.ends[unit], in.bytes[unit], own)) {
+      open_pieces(span, in.packed + in.ends[unit], in.bytes_of(unit), own)) {
     return;
   }
   __syncwarp();
@@ -103,14 +107,21 @@ __global__ void __launch_bounds__(kPieceThreads)
   __shared__ uint4 staged[kPieceWarps][run_chunks(kIntPieceBytes)];
   uint4* const stage = staged[threadIdx.x / kWarpLanes];
   const int64_t warp = warp_index(), unit = warp / shape.pieces;
-  if (unit >= shape.unit_count || pieces[unit * shape.pieces] == kRefusedUnit) return;
+  if (unit >= shape.unit_count) return;
   const int piece = static_cast<int>(warp % shape.pieces);
   const UnitSpan span = unit_span(shape, unit);
   const int n = min(span.n - piece * kPieceValues, kPieceValues);
   if (n < 1) return;
+  if (pieces[unit * shape.pieces] == kRefusedUnit) {
+    uint8_t* const to = reinterpret_cast<uint8_t*>(y + span.begin + piece * kPieceValues);
+    const int bytes = n * static_cast<int>(sizeof(T));
+    for (int i = warp_lane(); i < bytes; i += kWarpLanes) to[i] = 0xff;
+    return;
+  }
   const uint8_t* const from = in.packed + in.ends[unit];
   const int block = piece * kWarpLanes + warp_lane();
-  const uint8_t header = block_length(n) > 0 ? from[1 + block] : uint8_t{0};
+  uint8_t header = block_length(n) > 0 ? from[1 + block] : uint8_t{0};
+  if (int_pack_width(header) > 32) header = 0;
   uint32_t total;
   int at = static_cast<int>(warp_sum_before(int_pack_payload_bytes(header), &total));
   const uint8_t* const payload = from + 1 + ceil_div(span.n, kPackBlock) + pieces[warp];
@@ -151,7 +162,7 @@ cudaError_t bounded_decode_cuda(const BoundedPlan& plan, const uint8_t* packed,
   bounded_place_workspace(plan, false, workspace, &w);
   place_units<<<1, kBlockThreads, 0, stream>>>(plan.unit_count, 0, 1, bytes, w.ends,
                                                w.ends + plan.unit_count);
-  const PackedUnits in{packed, packed_bytes, bytes, w.ends, step};
+  const PackedUnits in{packed, packed_bytes, w.ends, step};
   return with_lossy_type(dtype, [&](auto element) {
     using T = decltype(element);
     const BoundedShape shape = bounded_shape(plan, y, sizeof(T));

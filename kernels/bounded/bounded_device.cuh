@@ -90,8 +90,11 @@ class StepsInTurn {
 struct BoundedWorkspace {
   int64_t* ends;    // where units begin and end
   int32_t* pieces;  // of each unit's pieces: where its payload begins in the unit's
-  // While long rows are searched: their states, and sums over units of 16 bytes each.
-  BoundedRowSearch* rows;
+  // While long rows are searched: their states before and after a look, and sums over units of 16
+  // bytes each, with how many of a row are there.
+  BoundedRowSearch* rows[2];
+  BoundedTarget* target;
+  uint32_t* arrived;
   void* parts;
 };
 
@@ -112,14 +115,18 @@ inline int64_t bounded_place_workspace(const BoundedPlan& plan, bool encode, voi
   workspace->ends = static_cast<int64_t*>(take(plan.unit_count + 1, sizeof(int64_t)));
   workspace->pieces = static_cast<int32_t*>(take(plan.unit_count * shape.pieces, sizeof(int32_t)));
   if (!encode || plan.fused) return at;
-  workspace->rows = static_cast<BoundedRowSearch*>(take(plan.rows, sizeof(BoundedRowSearch)));
+  for (BoundedRowSearch*& rows : workspace->rows) {
+    rows = static_cast<BoundedRowSearch*>(take(plan.rows, sizeof(BoundedRowSearch)));
+  }
+  workspace->target = static_cast<BoundedTarget*>(take(1, sizeof(BoundedTarget)));
+  workspace->arrived = static_cast<uint32_t*>(take(plan.rows, sizeof(uint32_t)));
   workspace->parts = take(plan.unit_count, kBoundedPartBytes);
   return at;
 }
 
 // The part of bounded_find_cuda that finds steps.
 cudaError_t bounded_steps_cuda(const BoundedPlan& plan, const void* x, DType dtype,
-                               const BoundedTarget& target, bool first, float* step,
+                               const BoundedTarget& target, BoundedLooks looks, float* step,
                                BoundedFound* found, void* workspace, cudaStream_t stream) noexcept;
 
 }  // namespace qvlmem

@@ -156,11 +156,12 @@ int64_t bounded_encode_workspace_bytes(const BoundedPlan& plan) noexcept {
 }
 
 cudaError_t bounded_find_cuda(const BoundedPlan& plan, const void* x, DType dtype,
-                              const BoundedTarget& target, bool first, float* step, int32_t* bytes,
-                              BoundedFound* found, void* workspace, cudaStream_t stream) noexcept {
+                              const BoundedTarget& target, BoundedLooks looks, float* step,
+                              int32_t* bytes, BoundedFound* found, void* workspace,
+                              cudaStream_t stream) noexcept {
   cudaError_t error = cudaMemsetAsync(found, 0, sizeof(BoundedFound), stream);
   if (error != cudaSuccess) return error;
-  error = bounded_steps_cuda(plan, x, dtype, target, first, step, found, workspace, stream);
+  error = bounded_steps_cuda(plan, x, dtype, target, looks, step, found, workspace, stream);
   if (error != cudaSuccess) return error;
   return with_values(plan, x, dtype, [&](auto* values, const BoundedShape& shape) {
     BoundedWorkspace w;

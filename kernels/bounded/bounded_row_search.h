@@ -14,6 +14,10 @@ namespace qvlmem {
 // right needs one look at all of it.
 constexpr int64_t kBoundedSampleUnits = 16;
 
+QVLMEM_HD inline bool bounded_is_sampled(int64_t units_per_row) {
+  return units_per_row >= 2 * kBoundedSampleUnits;
+}
+
 // Sums that are kept side by side while those of units are added up.
 constexpr int kBoundedLanes = 256;
 
@@ -76,7 +80,7 @@ QVLMEM_HD inline BoundedRowSearch bounded_row_begin(const BoundedTarget& target,
                                                     int64_t cols, int64_t units_per_row) {
   BoundedRowSearch row;
   row.whole = moments;
-  const bool sample = units_per_row >= 2 * kBoundedSampleUnits;
+  const bool sample = bounded_is_sampled(units_per_row);
   bounded_row_open(target, dtype, cols, units_per_row,
                    sample ? units_per_row / kBoundedSampleUnits : 1, 0.0f, &row);
   bounded_row_advance(target, dtype, cols, units_per_row, &row);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decoding: a warp opens each unit, then each piece is read, merged and written alone. Nothing is
 // trusted before it is checked: what pieces read by lies within the bytes whatever they hold.
+// Another stream may change them meanwhile: where units and planes lie is read once, and what is
+// read again, widths of blocks, is taken as if it had been checked just then.
 #include "kernels/lossless/lossless_device.cuh"
 
 namespace qvlmem {
@@ -134,6 +136,7 @@ __global__ void __launch_bounds__(kPieceThreads)
     if (lane == 0) *refused = 1;
   }
   if (lane < static_cast<int>(kMaxPlanes)) layout->places[lane] = place;
+  if (lane == 0) layout->begin = begin;
 }
 
 // What a lane needs of its block of a packed plane.
@@ -147,7 +150,7 @@ __device__ inline PackedBlock packed_block(const uint8_t* plane, int n, int piec
   const int blocks = static_cast<int>(byte_pack_blocks(n));
   PackedBlock found{0, 0, 0};
   if (block < blocks) {
-    found.width = plane[block / 2] >> (block % 2 * 4) & 15u;
+    found.width = min(plane[block / 2] >> (block % 2 * 4) & 15u, 8u);
     found.base = plane[(blocks + 1) / 2 + block];
   }
   uint32_t total;
@@ -209,10 +212,7 @@ __global__ void __launch_bounds__(kPieceThreads)
     for (int i = lane; i < n * kScalarBytes; i += kWarpLanes) to[i] = 0xff;
     return;
   }
-  const uint8_t* const ends = in.bytes + kLosslessFixedBytes;
-  const int64_t begin = lossless_unit_begin(
-      unit == 0 ? shape.header_bytes : static_cast<int64_t>(read_bytes(ends + 8 * (unit - 1), 8)));
-  const uint8_t* const from = in.bytes + begin;
+  const uint8_t* const from = in.bytes + layout.begin;
   if (first_mode == static_cast<uint32_t>(LosslessMode::kStored)) {
     copy_bytes(from + kLosslessEntriesBytes + piece * kPieceValues * kScalarBytes, n * kScalarBytes,
                to);

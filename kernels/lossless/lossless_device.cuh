@@ -29,6 +29,7 @@ struct alignas(16) UnitLayout {
   // Of packed planes, by plane, then piece: words before the piece's in the low 20 bits, the
   // piece's own above.
   uint32_t words[kUnitPieces];
+  int64_t begin;  // of the unit in the bytes, while decoding
 };
 
 template <int kScalarBytes>

@@ -55,8 +55,4 @@ int64_t profile_gathered_count(const ProfilePlan& plan) noexcept;
 // fields[kProfileFields]. workspace: plan.workspace_bytes (at most 256 KiB), aligned to 4.
 void profile_cpu(const ProfilePlan& plan, const void* x, void* workspace, double* fields) noexcept;
 
-// The same, bit by bit, from the elements that it looks at: gathered[profile_gathered_count(plan)].
-void profile_gathered_cpu(const ProfilePlan& plan, const void* gathered, void* workspace,
-                          double* fields) noexcept;
-
 }  // namespace qvlmem

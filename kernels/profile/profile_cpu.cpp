@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/base/checked.h"
-#include "kernels/base/float64_bits.h"
 #include "kernels/profile/profile_math.h"
 #include "kernels/profile/profile_spectrum.h"
 
@@ -14,53 +12,8 @@ constexpr int64_t kExactBytes = 65536;
 constexpr int64_t kSample = 16384;
 constexpr int64_t kSampleRows = 128;
 constexpr int64_t kRun = 64;  // a run costs a miss of the TLB: few and long ones
-constexpr double kOutlierDeviations = 6.0;
-constexpr int kExponents = 256;
-constexpr int kTables = 4;  // histograms in turn: equal neighbours would wait for one another
-constexpr int kSums = 8;    // running sums in turn, for the same reason
-
-// How a value's bits divide, for each dtype.
-template <class T>
-struct Field {};
-template <>
-struct Field<float> {
-  static uint32_t exponent(float v) { return float_to_bits(v) >> 23 & 0xffu; }
-  static constexpr uint32_t kNonFinite = 0xffu;
-};
-template <>
-struct Field<Half> {
-  static uint32_t exponent(Half v) { return v.bits >> 10 & 0x1fu; }
-  static constexpr uint32_t kNonFinite = 0x1fu;
-};
-template <>
-struct Field<BFloat16> {
-  static uint32_t exponent(BFloat16 v) { return v.bits >> 7 & 0xffu; }
-  static constexpr uint32_t kNonFinite = 0xffu;
-};
-
-// Where the elements are that the profile looks at: in x,
-template <class T>
-struct InPlace {
-  const ProfilePlan& plan;
-  const T* x;
-  // The run that is number `ordinal` of the sample, at element `begin` of x.
-  const T* run(int64_t, int64_t begin) const { return x + begin; }
-  const T* block_row(int64_t r) const { return x + profile_block_row(plan, r) * plan.cols; }
-  int64_t block_col(int64_t c) const { return profile_block_col(plan, c); }
-};
-
-// or gathered, as profile_source says.
-template <class T>
-struct Gathered {
-  const ProfilePlan& plan;
-  const T* gathered;
-  const T* run(int64_t ordinal, int64_t) const { return gathered + ordinal * plan.run_cols; }
-  const T* block_row(int64_t r) const {
-    const T* const block = gathered + profile_sampled_count(plan);
-    return block + r * profile_block_side(plan.cols);
-  }
-  int64_t block_col(int64_t c) const { return c; }
-};
+constexpr int kTables = 4;    // histograms in turn: equal neighbours would wait for one another
+static_assert(kExactBytes / 2 <= kProfileMaxSegments * kProfileSegment);
 
 // What one look at the sample collects: finite values, packed, and the rows' largest magnitudes as
 // bits, which order as the magnitudes do.
@@ -69,7 +22,7 @@ struct Sample {
   uint32_t* row_absmax;
   int64_t count = 0;
   int64_t zeros = 0;
-  uint32_t exponents[kTables][kExponents] = {};
+  uint32_t exponents[kTables][kProfileExponents] = {};
 };
 
 template <class T>
@@ -78,10 +31,10 @@ void collect_run(const T* x, int64_t n, Sample* sample, uint32_t* row_absmax) {
   int64_t finite = 0, zeros = 0;
   uint32_t absmax = *row_absmax;
   for (int64_t i = 0; i < n; ++i) {
-    const uint32_t exponent = Field<T>::exponent(x[i]);
-    if (exponent == Field<T>::kNonFinite) continue;
+    const uint32_t exponent = ProfileBits<T>::exponent(x[i]);
+    if (exponent == ProfileBits<T>::kNonFinite) continue;
     const float value = to_float(x[i]);
-    const uint32_t magnitude = float_to_bits(value) & 0x7fffffffu;
+    const uint32_t magnitude = profile_magnitude(value);
     out[finite++] = value;
     zeros += magnitude == 0;
     absmax = std::max(absmax, magnitude);
@@ -92,54 +45,61 @@ void collect_run(const T* x, int64_t n, Sample* sample, uint32_t* row_absmax) {
   *row_absmax = absmax;
 }
 
-// Calls visit(sampled row, number of the run, index of its first element in x) for every run, in
-// order.
-template <class Visit>
-void for_each_run(const ProfilePlan& plan, Visit visit) {
-  int64_t ordinal = 0;
+// Looks at every run of the sample, in order.
+template <class T>
+void collect(const ProfilePlan& plan, const T* x, Sample* sample) {
+  std::fill(sample->row_absmax, sample->row_absmax + profile_sampled_rows(plan), 0u);
   for (int64_t group = 0; group < plan.row_groups; ++group) {
     const int64_t first = profile_group_begin(plan, group);
     for (int64_t r = 0; r < plan.rows_per_group; ++r) {
       const int64_t row = group * plan.rows_per_group + r, begin = (first + r) * plan.cols;
       for (int64_t run = 0; run < plan.runs_per_row; ++run) {
-        visit(row, ordinal++, begin + profile_run_begin(plan, row, run));
+        collect_run(x + begin + profile_run_begin(plan, row, run), plan.run_cols, sample,
+                    &sample->row_absmax[row]);
       }
     }
   }
 }
 
-template <class Place>
-void collect(const ProfilePlan& plan, const Place& place, Sample* sample) {
-  std::fill(sample->row_absmax, sample->row_absmax + profile_sampled_rows(plan), 0u);
-  for_each_run(plan, [&](int64_t row, int64_t ordinal, int64_t begin) {
-    collect_run(place.run(ordinal, begin), plan.run_cols, sample, &sample->row_absmax[row]);
-  });
-}
-
-template <class Term>
-double sum_of(const float* values, int64_t n, Term term) {
-  double sums[kSums] = {};
+// n: up to kProfileSegment.
+template <class Value, class Term>
+double segment_sum(const Value* values, int64_t n, Term term) {
+  double sums[kProfileLanes] = {};
   int64_t i = 0;
-  for (; i + kSums <= n; i += kSums) {
-    for (int k = 0; k < kSums; ++k) sums[k] += term(values[i + k]);
+  for (; i + kProfileLanes <= n; i += kProfileLanes) {
+    for (int k = 0; k < kProfileLanes; ++k) sums[k] += term(values[i + k]);
   }
   for (int k = 0; i + k < n; ++k) sums[k] += term(values[i + k]);
-  for (int width = kSums / 2; width > 0; width /= 2) {
+  for (int width = kProfileLanes / 2; width > 0; width /= 2) {
     for (int k = 0; k < width; ++k) sums[k] += sums[k + width];
   }
   return sums[0];
 }
 
+double total_of(const double* parts, int64_t n) {
+  return segment_sum(parts, n, [](double part) { return part; });
+}
+
+template <class Term>
+double sum_of(const float* values, int64_t n, Term term) {
+  double parts[kProfileMaxSegments] = {};
+  int64_t count = 0;
+  for (int64_t begin = 0; begin < n; begin += kProfileSegment) {
+    parts[count++] =
+        segment_sum(values + begin, std::min<int64_t>(n - begin, kProfileSegment), term);
+  }
+  return total_of(parts, count);
+}
+
 double entropy_bits(const Sample& sample) {
-  double bits = 0.0;
-  for (int e = 0; e < kExponents; ++e) {
+  double terms[kProfileExponents];
+  for (int e = 0; e < kProfileExponents; ++e) {
     int64_t count = 0;
     for (int table = 0; table < kTables; ++table) count += sample.exponents[table][e];
-    if (count == 0) continue;
-    const double share = static_cast<double>(count) / static_cast<double>(sample.count);
-    bits -= share * std::log2(share);
+    terms[e] = profile_entropy_term(count, static_cast<double>(sample.count));
   }
-  return std::max(bits, 0.0);
+  static_assert(kProfileExponents <= kProfileSegment);
+  return total_of(terms, kProfileExponents);
 }
 
 // The value at position `rank` of the sorted keys, found byte by byte from the top.
@@ -161,78 +121,60 @@ uint32_t select(const uint32_t* keys, int64_t n, int64_t rank) {
 double row_absmax_spread(const uint32_t* row_absmax, int64_t rows) {
   const float median = bits_to_float(select(row_absmax, rows, (rows - 1) / 2));
   const float largest = bits_to_float(*std::max_element(row_absmax, row_absmax + rows));
-  return median == 0.0f ? 0.0 : double{largest} / double{median};
+  return profile_spread(largest, median);
 }
 
 // Reads the block with its longer side first, 0 for what is not finite.
-template <class T, template <class> class Place>
-BlockSpectrum spectrum_of(const ProfilePlan& plan, const Place<T>& place) {
+template <class T>
+BlockSpectrum spectrum_of(const ProfilePlan& plan, const T* x) {
   const int64_t rows = profile_block_side(plan.rows), cols = profile_block_side(plan.cols);
   int64_t col[kProfileBlock];
-  for (int64_t c = 0; c < cols; ++c) col[c] = place.block_col(c);
+  for (int64_t c = 0; c < cols; ++c) col[c] = profile_block_col(plan, c);
   double block[kProfileBlock * kProfileBlock];
   for (int64_t r = 0; r < rows; ++r) {
-    const T* const row = place.block_row(r);
+    const T* const row = x + profile_block_row(plan, r) * plan.cols;
     for (int64_t c = 0; c < cols; ++c) {
-      const T element = row[col[c]];
-      const double value =
-          Field<T>::exponent(element) == Field<T>::kNonFinite ? 0.0 : to_float(element);
-      block[rows >= cols ? r * kProfileBlock + c : c * kProfileBlock + r] = value;
+      block[profile_block_place(rows, cols, r, c)] = profile_block_value(row[col[c]]);
     }
   }
-  return block_spectrum(block, std::max(rows, cols), std::min(rows, cols));
+  return block_spectrum(block, static_cast<int>(std::max(rows, cols)),
+                        static_cast<int>(std::min(rows, cols)));
 }
 
-template <class Place>
-void profile(const ProfilePlan& plan, const Place& place, void* workspace, double* fields) {
+template <class T>
+void profile_sample(const ProfilePlan& plan, const T* x, void* workspace, double* fields) {
   Sample sample;
   sample.row_absmax = static_cast<uint32_t*>(workspace);
   sample.values = reinterpret_cast<float*>(sample.row_absmax + profile_sampled_rows(plan));
-  collect(plan, place, &sample);
+  collect(plan, x, &sample);
   const int64_t n = sample.count;
   if (n == 0) return;
   const double count = static_cast<double>(n);
   const float absmax = bits_to_float(
       *std::max_element(sample.row_absmax, sample.row_absmax + profile_sampled_rows(plan)));
   const double mean = sum_of(sample.values, n, [](float v) { return double{v}; }) / count;
-  const auto squared = [mean](float v) { return (v - mean) * (v - mean); };
+  const auto squared = [mean](float v) { return profile_squared(v, mean); };
   const double variance = sum_of(sample.values, n, squared) / count;
   fields[kProfileSparsity] = static_cast<double>(sample.zeros) / count;
   fields[kProfileMean] = mean;
   fields[kProfileVariance] = variance;
   fields[kProfileAbsmax] = absmax;
-  const double limit_sq = kOutlierDeviations * kOutlierDeviations * variance;
-  const double reach = absmax + std::fabs(mean);
-  if (reach * reach > limit_sq) {  // else there is none to look for
-    const auto outlier = [&](float v) { return squared(v) > limit_sq ? 1.0 : 0.0; };
+  const double limit = profile_outlier_limit(variance);
+  if (profile_reaches(absmax, mean, limit)) {  // else there is none to look for
+    const auto outlier = [&](float v) { return squared(v) > limit ? 1.0 : 0.0; };
     fields[kProfileOutlierRatio] = sum_of(sample.values, n, outlier) / count;
   }
   fields[kProfileRowAbsmaxSpread] =
       row_absmax_spread(sample.row_absmax, profile_sampled_rows(plan));
   fields[kProfileEntropyBits] = entropy_bits(sample);
-  const BlockSpectrum spectrum = spectrum_of(plan, place);
-  fields[kProfileStableRank] = spectrum.stable_rank;
-  fields[kProfileLowRankEnergy] = spectrum.low_rank_energy;
 }
 
-template <template <class> class Place>
-void profile_elements(const ProfilePlan& plan, const void* elements, void* workspace,
-                      double* fields) {
-  std::fill(fields, fields + kProfileFields, 0.0);
-  fields[kProfileNumel] = static_cast<double>(plan.rows) * static_cast<double>(plan.cols);
-  if (plan.row_groups == 0) return;
-  const auto run = [&](auto tag) {
-    using T = decltype(tag);
-    profile(plan, Place<T>{plan, static_cast<const T*>(elements)}, workspace, fields);
-  };
-  switch (plan.dtype) {
-    case DType::kFloat16:
-      return run(Half());
-    case DType::kBFloat16:
-      return run(BFloat16());
-    default:
-      return run(float());
-  }
+template <class T>
+void profile_elements(const ProfilePlan& plan, const T* x, void* workspace, double* fields) {
+  profile_sample(plan, x, workspace, fields);
+  const BlockSpectrum spectrum = spectrum_of(plan, x);
+  fields[kProfileStableRank] = spectrum.stable_rank;
+  fields[kProfileLowRankEnergy] = spectrum.low_rank_energy;
 }
 
 }  // namespace
@@ -277,12 +219,17 @@ int64_t profile_gathered_count(const ProfilePlan& plan) noexcept {
 }
 
 void profile_cpu(const ProfilePlan& plan, const void* x, void* workspace, double* fields) noexcept {
-  profile_elements<InPlace>(plan, x, workspace, fields);
-}
-
-void profile_gathered_cpu(const ProfilePlan& plan, const void* gathered, void* workspace,
-                          double* fields) noexcept {
-  profile_elements<Gathered>(plan, gathered, workspace, fields);
+  std::fill(fields, fields + kProfileFields, 0.0);
+  fields[kProfileNumel] = profile_numel(plan);
+  if (plan.row_groups == 0) return;
+  switch (plan.dtype) {
+    case DType::kFloat16:
+      return profile_elements(plan, static_cast<const Half*>(x), workspace, fields);
+    case DType::kBFloat16:
+      return profile_elements(plan, static_cast<const BFloat16*>(x), workspace, fields);
+    default:
+      return profile_elements(plan, static_cast<const float*>(x), workspace, fields);
+  }
 }
 
 }  // namespace qvlmem

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The profile of a tensor on the device: a kernel gathers what profile_cpu would look at, one copy
-// takes it to the host, and profile_gathered_cpu makes the numbers of it: the same as
-// profile_cpu's.
+// The profile of a tensor on the device: the numbers of profile_cpu, bit by bit.
 #pragma once
 
 #include "kernels/base/cuda.h"
@@ -9,8 +7,11 @@
 
 namespace qvlmem {
 
-// Writes profile_gathered_count(plan) elements of x's type to `gathered`, on the device.
-cudaError_t profile_gather_cuda(const ProfilePlan& plan, const void* x, void* gathered,
-                                cudaStream_t stream) noexcept;
+// Bytes of device memory, aligned to 16, that profile_cuda needs: 400 KiB at most.
+int64_t profile_workspace_bytes(const ProfilePlan& plan) noexcept;
+
+// fields[kProfileFields], x and the workspace: on the device.
+cudaError_t profile_cuda(const ProfilePlan& plan, const void* x, double* fields, void* workspace,
+                         cudaStream_t stream) noexcept;
 
 }  // namespace qvlmem

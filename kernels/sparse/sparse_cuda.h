@@ -38,7 +38,8 @@ cudaError_t sparse_encode_cuda(const SparsePlan& plan, const void* x, const void
 
 // Decodes all of y (plan.numel elements) from nnz COO entries. Any bytes are safe as indices:
 // *corrupt becomes 1 (the caller sets it to 0 before) where they are not strictly increasing within
-// 0..plan.numel - 1; y is then unspecified. REQUIRES: nnz <= plan.numel.
+// 0..plan.numel - 1; the tiles of y, 4096 elements each, where that shows become NaN, bytes of
+// 0xff. REQUIRES: nnz <= plan.numel.
 cudaError_t sparse_densify_cuda(const SparsePlan& plan, const int32_t* indices, const void* values,
                                 int64_t nnz, void* y, int32_t* corrupt,
                                 cudaStream_t stream) noexcept;
@@ -46,13 +47,25 @@ cudaError_t sparse_densify_cuda(const SparsePlan& plan, const int64_t* indices, 
                                 int64_t nnz, void* y, int32_t* corrupt,
                                 cudaStream_t stream) noexcept;
 
-// Bytes of device memory, aligned to 8, that sparse_decode_cuda needs.
+// Bytes of device memory, aligned to 8, that sparse_decode_cuda and sparse_positions_cuda need.
 int64_t sparse_decode_workspace_bytes(const SparsePlan& plan) noexcept;
 
 // The same from a compact form, aligned to 2. Any bytes are safe as index: *corrupt becomes 1 where
-// sparse_offsets or sparse_decode_cpu refuse them.
+// sparse_offsets or sparse_decode_cpu refuse them, and what that covers of y NaN: all of it where
+// the counts of units contradict the rest, else tiles.
 cudaError_t sparse_decode_cuda(const SparsePlan& plan, const void* index, const void* values,
                                void* y, int32_t* corrupt, void* workspace,
                                cudaStream_t stream) noexcept;
+
+// Flat positions of a compact form's stored elements, plan.nnz of them: COO of an index. *corrupt
+// and workspace as for sparse_decode_cuda; positions of units that are refused stay as they were.
+cudaError_t sparse_positions_cuda(const SparsePlan& plan, const void* index, int64_t* positions,
+                                  int32_t* corrupt, void* workspace, cudaStream_t stream) noexcept;
+
+// Flat positions in the last of `dims` rows of nnz become torch's, a row for each dimension of
+// `shape` (in host memory, dims >= 1). A division of each element for each dimension: what cuSPARSE
+// converts between are matrices, dense, CSR and COO, none of them n-dimensional.
+cudaError_t sparse_split_positions_cuda(const int64_t* shape, int64_t dims, int64_t nnz,
+                                        int64_t* rows, cudaStream_t stream) noexcept;
 
 }  // namespace qvlmem

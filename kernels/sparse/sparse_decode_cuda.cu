@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Expanding: a block finds the entries of its tile, puts them in their places in shared memory and
-// writes the tile, zeros and all, so that every entry and every element is touched once.
+// writes the tile, zeros and all, so that every entry and every element is touched once. Another
+// stream may change the index meanwhile: counts are read once, and places are checked as they are
+// read.
 #include "kernels/sparse/sparse_device.cuh"
+#include "kernels/sparse/sparse_units_device.cuh"
 
 namespace qvlmem {
 namespace {
 
-constexpr int kScanThreads = 1024;
-constexpr int kBlock = static_cast<int>(kSparseBlock);
-constexpr int kUnitBlocks = static_cast<int>(kSparseUnit) / kBlock;
 constexpr int kTileBlocks = kSparseTile / kBlock;
 
 // ---- A tile in shared memory ----
@@ -53,6 +53,23 @@ DecodeShape<Bits> decode_shape(const SparsePlan& plan, int64_t nnz, const void* 
           is_aligned(y, 16), corrupt};
 }
 
+// A tile that is refused becomes NaN throughout.
+template <class Bits>
+__device__ inline void refuse_tile(const DecodeShape<Bits>& shape, int64_t tile, int n) {
+  Bits* const y = shape.y + tile * kSparseTile;
+#pragma unroll 1
+  for (int k = threadIdx.x; k < n; k += kBlockThreads) y[k] = static_cast<Bits>(~0u);
+  if (threadIdx.x == 0) *shape.corrupt = 1;
+}
+
+// Writes a tile, unless a thread has found it no good.
+template <class Bits>
+__device__ inline void finish_tile(const DecodeShape<Bits>& shape, int64_t tile, int n, bool good,
+                                   const TileBuffer<Bits>& buffer) {
+  if (!__syncthreads_and(good)) return refuse_tile(shape, tile, n);
+  buffer.write(n, shape.vectors, shape.y + tile * kSparseTile);
+}
+
 // ---- Lists of positions: COO, and each unit of kUnit16 ----
 
 // The number of entries below `bound`, where they are sorted; some number of them otherwise, the
@@ -82,6 +99,7 @@ struct PositionList {
   int64_t first, length;   // of the entries
   int64_t begin, end;      // of the tile, counted as the positions are
   bool is_first, is_last;  // the tile of the list
+  bool is_refused;
 };
 
 template <class Index>
@@ -92,7 +110,7 @@ struct CooSource {
   template <class Bits>
   __device__ PositionList<Index> list(const DecodeShape<Bits>& shape, int64_t tile, int n) const {
     const int64_t begin = tile * kSparseTile;
-    return {indices, 0, shape.nnz, begin, begin + n, tile == 0, begin + n == shape.numel};
+    return {indices, 0, shape.nnz, begin, begin + n, tile == 0, begin + n == shape.numel, false};
   }
 };
 
@@ -104,19 +122,17 @@ struct Unit16Source {
   template <class Bits>
   __device__ PositionList<uint16_t> list(const DecodeShape<Bits>& shape, int64_t tile,
                                          int n) const {
-    const int64_t unit = tile / kUnitTiles;
     const int in_unit = static_cast<int>(tile % kUnitTiles);
     const int begin = in_unit * kSparseTile;
-    // Offsets that do not add up may lead beyond the entries.
-    const int64_t first = min(offsets[unit], shape.nnz);
-    const int64_t length = min(offsets[unit + 1], shape.nnz) - first;
-    return {positions + first,
-            first,
-            length,
+    const UnitEntries entries = unit_entries(offsets, tile / kUnitTiles);
+    return {positions + entries.first,
+            entries.first,
+            entries.count,
             begin,
             begin + n,
             in_unit == 0,
-            in_unit == kUnitTiles - 1 || tile * kSparseTile + n == shape.numel};
+            in_unit == kUnitTiles - 1 || tile * kSparseTile + n == shape.numel,
+            is_refused(offsets)};
   }
 };
 
@@ -147,7 +163,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   const int64_t count = bounds[1] - bounds[0];
   // Neighbours agree on where one's entries end and the other's begin: where every block finds its
   // own in order and in its tile, all are.
-  bool good = count >= 0 && count <= n;
+  bool good = count >= 0 && count <= n && !list.is_refused;
   if (good) {
 #pragma unroll 1
     for (int k = threadIdx.x; k < static_cast<int>(count); k += kBlockThreads) {
@@ -159,62 +175,10 @@ __global__ void __launch_bounds__(kBlockThreads)
       buffer.element[place] = values[k];
     }
   }
-  if (!good) *shape.corrupt = 1;
-  __syncthreads();
-  buffer.write(n, shape.vectors, shape.y + tile * kSparseTile);
+  finish_tile(shape, tile, n, good, buffer);
 }
 
-// ---- Units ----
-
-// offsets[u]: entries before unit u, by the counts that an index begins with.
-__global__ void __launch_bounds__(kScanThreads)
-    offsets_kernel(int64_t numel, int64_t unit_count, int64_t nnz, const uint16_t* counts,
-                   int64_t* offsets, int32_t* corrupt) {
-  int64_t before = 0;
-  bool good = true;
-  for (int64_t round = 0; round < unit_count; round += kScanThreads) {
-    const int64_t unit = round + threadIdx.x;
-    int count = 0;
-    if (unit < unit_count) {
-      count = counts[unit];
-      good &= count <= min(kSparseUnit, numel - unit * kSparseUnit);
-    }
-    int total;
-    const int exclusive = block_exclusive_sum<kScanThreads>(count, &total);
-    if (unit < unit_count) offsets[unit] = before + exclusive;
-    before += total;
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) {
-    offsets[unit_count] = before;
-    good &= before == nnz;
-  }
-  if (!good) *corrupt = 1;
-}
-
-struct IndexShape {
-  const uint8_t* index;
-  const int64_t* offsets;
-  int64_t mask_offset, block_counts_offset, full_bits_offset, positions_offset;
-};
-
-// The entries of a tile's unit, within what there is.
-struct UnitEntries {
-  int64_t first;
-  int count;
-};
-
-template <class Bits>
-__device__ inline UnitEntries unit_entries(const DecodeShape<Bits>& shape, const int64_t* offsets,
-                                           int64_t tile) {
-  const int64_t first = min(offsets[tile / kUnitTiles], shape.nnz);
-  const int64_t end = min(offsets[tile / kUnitTiles + 1], shape.nnz);
-  return {first, static_cast<int>(end - first)};
-}
-
-__device__ inline int unit_numel(int64_t numel, int64_t tile) {
-  return static_cast<int>(min(kSparseUnit, numel - tile / kUnitTiles * kSparseUnit));
-}
+// ---- Compact forms ----
 
 template <class Bits>
 __global__ void __launch_bounds__(kBlockThreads)
@@ -223,20 +187,11 @@ __global__ void __launch_bounds__(kBlockThreads)
   __shared__ int begins[kUnitBlocks + 1];  // the first entry of each block of the unit
   const int64_t tile = blockIdx.x, unit = tile / kUnitTiles;
   const int n = tile_numel(shape.numel, tile);
-  const UnitEntries entries = unit_entries(shape, at.offsets, tile);
-  const int blocks = (unit_numel(shape.numel, tile) + kBlock - 1) / kBlock;
+  const UnitEntries entries = unit_entries(at.offsets, unit);
+  const int blocks = (unit_numel(shape.numel, unit) + kBlock - 1) / kBlock;
   const int b = static_cast<int>(threadIdx.x);
-  int held = 0;
-  bool good = true;
-  if (b < (blocks + 7) / 8 * 8) {
-    const uint8_t bits = at.index[at.full_bits_offset + unit * (kUnitBlocks / 8) + b / 8];
-    const bool is_full = (bits >> (b % 8)) & 1;
-    if (b < blocks) held = at.index[at.block_counts_offset + unit * kUnitBlocks + b];
-    if (is_full) {
-      good = b < blocks && held == 0;
-      held = kBlock;
-    }
-  }
+  bool good = !is_refused(at.offsets);
+  const int held = entries_of_block(at, unit, blocks, b, &good);
   int total;
   const int before = block_exclusive_sum<kBlockThreads>(held, &total);
   if (b <= kUnitBlocks) begins[b] = before;
@@ -260,48 +215,29 @@ __global__ void __launch_bounds__(kBlockThreads)
       }
     }
   }
-  if (!good) *shape.corrupt = 1;
-  __syncthreads();
-  buffer.write(n, shape.vectors, shape.y + tile * kSparseTile);
+  finish_tile(shape, tile, n, good, buffer);
 }
 
 template <class Bits>
 __global__ void __launch_bounds__(kBlockThreads)
     bitmask_kernel(DecodeShape<Bits> shape, IndexShape at) {
   constexpr int V = kVector<Bits>;
-  constexpr int kWord = 64, kTileWords = kSparseTile / kWord;
-  static_assert(kSparseUnit == int64_t{kBlockThreads} * kWord, "a word of the unit a thread");
+  constexpr int kTileWords = kSparseTile / kWord;
   __shared__ unsigned long long words[kTileWords];
   __shared__ int ranks[kTileWords];  // bits before each word, in the unit
   const int64_t tile = blockIdx.x, unit = tile / kUnitTiles;
-  const int n = tile_numel(shape.numel, tile), in_unit = unit_numel(shape.numel, tile);
-  const UnitEntries entries = unit_entries(shape, at.offsets, tile);
+  const int n = tile_numel(shape.numel, tile);
+  const UnitEntries entries = unit_entries(at.offsets, unit);
   const int t = static_cast<int>(threadIdx.x);
-  // Masks begin at an even address, no better.
-  const uint8_t* const mask = at.index + at.mask_offset + unit * (kSparseUnit / 8) + t * 8;
-  const int bytes = (in_unit + 7) / 8 - t * 8;
-  unsigned long long word = 0;
-  if (bytes >= 8) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const unsigned long long half = reinterpret_cast<const uint16_t*>(mask)[i];
-      word |= half << (16 * i);
-    }
-  } else {
-    for (int i = 0; i < bytes; ++i) word |= static_cast<unsigned long long>(mask[i]) << (8 * i);
-  }
-  const int live = in_unit - t * kWord;  // elements that the word is of
-  bool good = live >= kWord || live <= 0 || word >> live == 0;
+  bool good = !is_refused(at.offsets);
+  const unsigned long long word = word_of_unit(at, unit, unit_numel(shape.numel, unit), t, &good);
   int total;
   const int rank = block_exclusive_sum<kBlockThreads>(__popcll(word), &total);
   const int mine = t - static_cast<int>(tile % kUnitTiles) * kTileWords;
   if (mine >= 0 && mine < kTileWords) words[mine] = word, ranks[mine] = rank;
   good &= total == entries.count;
   good = __syncthreads_and(good);
-  if (!good) {
-    if (t == 0) *shape.corrupt = 1;
-    return;
-  }
+  if (!good) return refuse_tile(shape, tile, n);
 #pragma unroll
   for (int k = 0; k < kSparseHeld; k += V) {
     const int first = k * kBlockThreads + t * V;
@@ -345,25 +281,14 @@ cudaError_t sparse_densify_cuda(const SparsePlan& plan, const int64_t* indices, 
   return densify(plan, indices, values, nnz, y, corrupt, stream);
 }
 
-int64_t sparse_decode_workspace_bytes(const SparsePlan& plan) noexcept {
-  return (plan.unit_count + 1) * static_cast<int64_t>(sizeof(int64_t));
-}
-
 cudaError_t sparse_decode_cuda(const SparsePlan& plan, const void* index, const void* values,
                                void* y, int32_t* corrupt, void* workspace,
                                cudaStream_t stream) noexcept {
   if (plan.numel == 0) return cudaSuccess;
   const dim3 tiles = grid_of(sparse_tile_count(plan));
-  const uint8_t* const bytes = static_cast<const uint8_t*>(index);
-  int64_t* const offsets = static_cast<int64_t*>(workspace);
-  offsets_kernel<<<1, kScanThreads, 0, stream>>>(
-      plan.numel, plan.unit_count, plan.nnz, static_cast<const uint16_t*>(index), offsets, corrupt);
-  const IndexShape at{bytes,
-                      offsets,
-                      plan.mask_offset,
-                      plan.block_counts_offset,
-                      plan.full_bits_offset,
-                      plan.positions_offset};
+  const cudaError_t error = sparse_offsets_cuda(plan, index, corrupt, workspace, stream);
+  if (error != cudaSuccess) return error;
+  const IndexShape at = index_shape(plan, index, workspace);
   return with_bits(plan, [&](auto bits) {
     using Bits = decltype(bits);
     const auto shape = decode_shape<Bits>(plan, plan.nnz, values, y, corrupt);
@@ -375,9 +300,8 @@ cudaError_t sparse_decode_cuda(const SparsePlan& plan, const void* index, const 
         block8_kernel<<<tiles, kBlockThreads, 0, stream>>>(shape, at);
         break;
       case SparseForm::kUnit16: {
-        const auto* positions = reinterpret_cast<const uint16_t*>(bytes + plan.positions_offset);
-        scatter_kernel<<<tiles, kBlockThreads, 0, stream>>>(shape,
-                                                            Unit16Source{positions, offsets});
+        scatter_kernel<<<tiles, kBlockThreads, 0, stream>>>(
+            shape, Unit16Source{at.positions16(), at.offsets});
         break;
       }
     }

@@ -6,6 +6,7 @@
 #include <c10/core/ScalarType.h>
 #include <torch/version.h>
 
+#include <algorithm>
 #include <sstream>
 
 #include "kernels/base/checked.h"
@@ -48,6 +49,31 @@ constexpr DTypePair kDTypes[] = {
 #endif
 };
 static_assert(sizeof(kDTypes) / sizeof(kDTypes[0]) <= kDTypeCount);
+
+struct NonFinite {
+  int64_t count = 0;
+  int64_t first = -1;  // in x's order
+};
+
+// Adds what part of a tensor, from element `begin` on, holds. Looks at 2^20 values at a time, for
+// what that takes is memory of several times their size, and x may fill the device's.
+void find_non_finite(const at::Tensor& part, int64_t begin, NonFinite* found) {
+  constexpr int64_t kPanel = int64_t{1} << 20;
+  if (part.numel() > kPanel) {
+    const int64_t rows = part.size(0), row = part.numel() / rows;
+    const int64_t step = row < kPanel ? kPanel / row : 1;
+    for (int64_t r = 0; r < rows; r += step) {
+      const at::Tensor panel =
+          row > kPanel ? part.select(0, r) : part.narrow(0, r, std::min(step, rows - r));
+      find_non_finite(panel, begin + r * row, found);
+    }
+    return;
+  }
+  const at::Tensor bad = at::isfinite(part).logical_not().reshape(-1);
+  const int64_t count = bad.sum().item<int64_t>();
+  if (count > 0 && found->first < 0) found->first = begin + at::nonzero(bad)[0].item<int64_t>();
+  found->count += count;
+}
 
 }  // namespace
 
@@ -179,10 +205,11 @@ at::ScalarType output_dtype(const char* op, std::optional<at::ScalarType> dtype)
 }
 
 void throw_non_finite(const char* op, const at::Tensor& x) {
-  const at::Tensor bad = at::nonzero(at::isfinite(x.reshape(-1)).logical_not());
-  const int64_t count = bad.size(0);
-  TORCH_INTERNAL_ASSERT(count > 0);
-  int64_t flat = bad[0].item<int64_t>();
+  NonFinite found;
+  find_non_finite(x, 0, &found);
+  TORCH_INTERNAL_ASSERT(found.count > 0);
+  const int64_t count = found.count;
+  int64_t flat = found.first;
   std::vector<int64_t> index(x.dim());
   for (int64_t d = x.dim(); d-- > 0;) {
     index[d] = flat % x.size(d);

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // An int32 on a CUDA device, 0 at first, by which kernels tell the host of what they refuse.
+//
+// While a stream is captured the host hears of nothing, and so nothing is refused: what refused
+// bytes or positions would have covered (a unit, a tile, or all of the tensor where what is common
+// to them is damaged) becomes bytes of 0xff then, NaN in floats. Other values are what they would
+// be without it, or, of densify, values from elsewhere in the list.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -10,6 +10,19 @@
 #include "ops/codec/codec.h"
 
 namespace qvlmem {
+namespace {
+
+// Whether a kernel may read them: parts() lets a storage out of hand, and storages can be resized.
+void check_parts(const char* op, const std::vector<at::Tensor>& parts) {
+  ops::check_device(op, "parts", parts.at(0));
+  for (const at::Tensor& part : parts) {
+    TORCH_CHECK_VALUE(part.storage().nbytes() >= part.nbytes(), "qvlmem::", op,
+                      ": expected parts as they were made, got one of ", part.nbytes(),
+                      " bytes with a storage of ", part.storage().nbytes());
+  }
+}
+
+}  // namespace
 
 CompressedTensor::CompressedTensor(const Codec& codec, TensorInfo info, Payload payload,
                                    CompressionError error)
@@ -54,19 +67,15 @@ CompressedTensorPtr CompressedTensor::to(at::Device device) const {
 }
 
 at::Tensor CompressedTensor::decompress() const {
-  ops::check_device("decompress", "parts", payload_.parts.at(0));
-  for (const at::Tensor& part : payload_.parts) {
-    // parts() lets a storage out of hand, and storages can be resized.
-    TORCH_CHECK_VALUE(part.storage().nbytes() >= part.nbytes(),
-                      "qvlmem::decompress: expected parts as they were made, got one of ",
-                      part.nbytes(), " bytes with a storage of ", part.storage().nbytes());
-  }
+  check_parts("decompress", payload_.parts);
   const RealTensorsGuard guard;
   return codec_->decode(payload_, info_);
 }
 
 at::Tensor CompressedTensor::to_sparse_coo() const {
-  if (codec_->to_sparse_coo != nullptr && device().is_cpu()) {
+  if (codec_->to_sparse_coo != nullptr) {
+    check_parts("to_sparse_coo", payload_.parts);
+    const RealTensorsGuard guard;
     return codec_->to_sparse_coo(payload_, info_);
   }
   const at::Tensor dense = decompress();

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The codec `sparse`: values and the smallest of the compact indices.
 #include <ATen/ops/_sparse_coo_tensor_unsafe.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 
 #include "kernels/sparse/sparse.h"
 #include "ops/backend.h"
 #include "ops/base/check.h"
-#include "ops/base/parallel.h"
 #include "ops/codec/codec.h"
 #include "ops/codec/codec_table.h"
 
@@ -61,33 +59,11 @@ at::Tensor decode_sparse(const Payload& payload, const TensorInfo& info) {
       .sparse_expand(layout_of(payload, info), index, values, info.shape);
 }
 
-// torch's positions of one dimension after the other, from flat ones in the last row: each step
-// divides the last row by a size and leaves the remainder in place.
-void split_positions(at::IntArrayRef shape, int64_t nnz, int64_t* rows) {
-  const int64_t dims = static_cast<int64_t>(shape.size());
-  const int64_t* flat = rows + (dims - 1) * nnz;
-  ops::parallel_units(nnz, int64_t{1} << 14, [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k) {
-      int64_t rest = flat[k];
-      for (int64_t d = dims; d-- > 0;) {
-        rows[d * nnz + k] = rest % shape[d];
-        rest /= shape[d];
-      }
-    }
-  });
-}
-
 at::Tensor sparse_to_coo(const Payload& payload, const TensorInfo& info) {
   const SparsePlan plan = layout_of(payload, info);
   const at::Tensor values = payload.parts[1].contiguous();
-  const int64_t nnz = plan.nnz, dims = static_cast<int64_t>(info.shape.size());
-  at::Tensor indices = at::empty({dims, nnz}, payload.parts[0].options().dtype(at::kLong));
-  // A 0-d tensor has no row for positions; they are read all the same, to be checked.
-  at::Tensor flat = dims > 0 ? indices[dims - 1] : at::empty({nnz}, indices.options());
-  ops::sparse_positions_of(plan, payload.parts[0], flat.mutable_data_ptr<int64_t>());
-  if (nnz > 0 && dims > 0) {
-    split_positions(info.shape, nnz, indices.mutable_data_ptr<int64_t>());
-  }
+  const at::Tensor indices = backend_of("to_sparse_coo", "values", values)
+                                 .sparse_coo_indices(plan, payload.parts[0], info.shape);
   // A copy: torch's tensors may be changed in place, what is compressed may not.
   return at::_sparse_coo_tensor_unsafe(indices, values.clone(), info.shape,
                                        values.options().layout(at::kSparse))

@@ -95,6 +95,20 @@ def test_bounded_packs_what_it_packs_on_the_cpu(ops, bound, dtype):
             check_same(ops.decompress(got), ops.decompress(want))
 
 
+@given(tensors(kinds=('sparse', 'zeros', 'signed_zeros', 'normal')))
+def test_coo_of_the_sparse_parts(ops, x):
+    want, got = ops.compress(x, 'sparse').to_sparse_coo(), ops.compress(on_cuda(x), 'sparse').to_sparse_coo()
+    assert got.device.type == 'cuda' and got.is_coalesced() and got.shape == want.shape
+    check_same((got.indices(), got.values()), (want.indices(), want.values()))
+
+
+def test_a_damaged_index_has_no_coo(ops):
+    c = ops.compress(on_cuda(values('sparse', (300, 300), torch.float32)), 'sparse')
+    c.parts()[0][0] ^= 1
+    with pytest.raises(ValueError, match='the index'):
+        c.to_sparse_coo()
+
+
 @given(tensors(nonfinite=True))
 def test_profile(ops, x):
     check_same(ops.profile_values(on_cuda(x)), ops.profile_values(x))

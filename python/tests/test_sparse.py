@@ -127,6 +127,20 @@ def test_what_is_not_finite_is_refused_or_kept_bit_by_bit(ops, dtype, bad, kind)
     check(ops, x, 0.5, False)
 
 
+@pytest.mark.parametrize('make', [
+    lambda: torch.zeros(3, 1_100_000), lambda: torch.zeros(2_300_000, 1)[:, 0], lambda: torch.zeros(1_000, 3, 900),
+    lambda: torch.zeros(1_100, 1_300).t(), lambda: torch.zeros(2, 1, 1_200_000)[:, :, ::1],
+], ids=('rows', 'flat', 'planes', 'transposed', 'long'))
+def test_what_is_not_finite_is_found_in_large_tensors(ops, make):
+    """More values than are looked at at a time, in any layout."""
+    x = make()
+    for number, first in enumerate((x.numel() - 1, x.numel() * 5 // 7, 12_345), 1):
+        index = [int(i) for i in torch.unravel_index(torch.tensor(first), x.shape)]
+        x[tuple(index)] = math.nan
+        with pytest.raises(ValueError, match=rf'got {number} values? that .* first at index \{index}'):
+            ops.sparsify(x)
+
+
 def test_nan_payloads_survive_without_pruning(ops):
     bits = torch.tensor([0x7f800001, 0x7fc12345, -1, 0, -0x80000000, 1], dtype=torch.int32)
     indices, stored = ops.sparsify(bits.view(torch.float32), prune=False)

@@ -223,9 +223,9 @@ void add_bounded(const Input& x, const std::string& type, std::vector<CudaCase>*
     const Memory found = memory(sizeof(BoundedFound)), packed = memory(5 * x.elements());
     const Memory y = memory(static_cast<int64_t>(x.bytes()));
     const auto encode = [=] {
-      check(bounded_find_cuda(plan, x.data->data(), x.dtype, target, true, step->as<float>(),
-                              bytes->as<int32_t>(), found->as<BoundedFound>(), workspace->data(),
-                              nullptr));
+      check(bounded_find_cuda(plan, x.data->data(), x.dtype, target, {true, bounded_looks(plan)},
+                              step->as<float>(), bytes->as<int32_t>(), found->as<BoundedFound>(),
+                              workspace->data(), nullptr));
       check(bounded_encode_cuda(plan, x.data->data(), x.dtype, step->as<float>(),
                                 packed->as<uint8_t>(), workspace->data(), nullptr));
     };
