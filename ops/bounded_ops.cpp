@@ -361,7 +361,7 @@ void check_bounded(const Payload& payload, const TensorInfo& info) {
 
 // A header for each block of 32 values, where all of them are alike. Without end where the bound
 // might be missed: steps of max|x| / 2^29 are always possible, and then no error exceeds a step.
-int64_t least_bytes_bounded(const at::Tensor& x, const CompressOptions& options) {
+int64_t least_bytes_bounded(const at::Tensor& x, const CompressOptions& options, int64_t) {
   const int64_t n = options.bound == Bound::kTensor ? x.numel()
                     : options.bound == Bound::kRow  ? ops::matrix_shape(x.sizes()).cols
                                                     : 1;

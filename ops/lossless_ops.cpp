@@ -140,7 +140,7 @@ void check_lossless(const Payload& payload, const TensorInfo& info) {
                      info.shape);
 }
 
-int64_t least_bytes_lossless(const at::Tensor&, const CompressOptions&) { return 0; }
+int64_t least_bytes_lossless(const at::Tensor&, const CompressOptions&, int64_t) { return 0; }
 
 }  // namespace
 

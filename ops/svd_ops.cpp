@@ -193,10 +193,13 @@ void check_svd(const Payload& payload, const TensorInfo& info) {
                     most, ", got ", rank);
 }
 
-int64_t least_bytes_svd(const at::Tensor& x, const CompressOptions& options) {
-  if (options.adaptive_rank) return ops::svd_least_bytes(x, options.energy);
+int64_t least_bytes_svd(const at::Tensor& x, const CompressOptions& options, int64_t most_bytes) {
+  if (x.numel() == 0) return 0;
   const ops::MatrixShape shape = ops::matrix_shape(x.sizes());
-  return x.numel() == 0 ? 0 : (shape.rows + shape.cols) * x.element_size();
+  const int64_t of_rank_1 = (shape.rows + shape.cols) * x.element_size();
+  // Of thin matrices one singular triple takes too much already, and sampling them costs the most.
+  if (!options.adaptive_rank || of_rank_1 > most_bytes) return of_rank_1;
+  return ops::svd_least_bytes(x, options.energy);
 }
 
 }  // namespace

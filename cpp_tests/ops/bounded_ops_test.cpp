@@ -117,7 +117,7 @@ TEST(BoundedOpsTest, AutoLeavesItAsideWhereItMightMissTheBound) {
         EXPECT_LE(error_within(bound, c->error()), max_error);
       }
       const CompressOptions fine = bounded_by(bound, 3e-7);
-      if (kBoundedCodec.least_bytes(x, fine) <
+      if (kBoundedCodec.least_bytes(x, fine, x.nbytes()) <
           static_cast<int64_t>(x.nbytes())) {  // then it does hold it
         EXPECT_LE(error_within(bound, compress(x, "bounded", fine)->error()), 3e-7);
       }

@@ -32,8 +32,8 @@ struct Codec {
   // which refuses them.
   void (*check)(const Payload& payload, const TensorInfo& info);
   // Bytes that encode would hold for x, where they can be told (or bounded from below) cheaply;
-  // else 0.
-  int64_t (*least_bytes)(const at::Tensor& x, const CompressOptions& options);
+  // else 0. Above most_bytes any bound is as good.
+  int64_t (*least_bytes)(const at::Tensor& x, const CompressOptions& options, int64_t most_bytes);
   // torch's sparse COO tensor of what decode gives, for codecs that need not decode for it.
   at::Tensor (*to_sparse_coo)(const Payload& payload, const TensorInfo& info) = nullptr;
   // encode, or ValueError as soon as it is clear that it would hold more than most_bytes: for

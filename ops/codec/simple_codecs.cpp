@@ -32,7 +32,9 @@ void check_none(const Payload& payload, const TensorInfo& info) {
   ops::check_shape("none", "the part", payload.parts[0], info.shape);
 }
 
-int64_t least_bytes_none(const at::Tensor& x, const CompressOptions&) { return x.nbytes(); }
+int64_t least_bytes_none(const at::Tensor& x, const CompressOptions&, int64_t) {
+  return x.nbytes();
+}
 
 // params: none. parts: half, scale.
 Payload encode_fp16(const at::Tensor& x, const CompressOptions&) {
@@ -54,7 +56,9 @@ void check_fp16(const Payload& payload, const TensorInfo& info) {
   ops::check_shape("fp16", "scale", payload.parts[1], {});
 }
 
-int64_t least_bytes_fp16(const at::Tensor& x, const CompressOptions&) { return x.numel() * 2; }
+int64_t least_bytes_fp16(const at::Tensor& x, const CompressOptions&, int64_t) {
+  return x.numel() * 2;
+}
 
 // params: group_size. parts: q, scale, zero_point (empty where symmetric).
 template <int kBits>
@@ -80,7 +84,7 @@ void check_int(const Payload& payload, const TensorInfo& info) {
 }
 
 template <int kBits>
-int64_t least_bytes_int(const at::Tensor& x, const CompressOptions&) {
+int64_t least_bytes_int(const at::Tensor& x, const CompressOptions&, int64_t) {
   return x.numel() / (8 / kBits);
 }
 

@@ -70,7 +70,7 @@ at::Tensor sparse_to_coo(const Payload& payload, const TensorInfo& info) {
       ._coalesced_(true);
 }
 
-int64_t least_bytes_sparse(const at::Tensor& x, const CompressOptions& options) {
+int64_t least_bytes_sparse(const at::Tensor& x, const CompressOptions& options, int64_t) {
   SparsePlan plan = plan_of(x.numel(), x.scalar_type());
   const int64_t target = sparse_zero_target(options.sparsity_threshold, plan.numel);
   const int64_t nonzero = backend_of("compress", "x", x).sparse_nonzero(plan, x);

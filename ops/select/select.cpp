@@ -180,7 +180,7 @@ CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) 
     const bool on_device = candidate.codec->encodes_on_device(candidate.options);
     if (!on_device && !on_host.defined()) on_host = dense.cpu();
     const at::Tensor& values = on_device ? dense : on_host;
-    if (candidate.codec->least_bytes(values, candidate.options) > most_bytes) continue;
+    if (candidate.codec->least_bytes(values, candidate.options, most_bytes) > most_bytes) continue;
     const CompressedTensorPtr c = try_codec(candidate, values, most_bytes);
     if (c == nullptr || c->nbytes() > most_bytes || !meets(*c, values, options)) continue;
     best = c;
