@@ -359,6 +359,22 @@ void check_bounded(const Payload& payload, const TensorInfo& info) {
   ops::check_status(kOp, "packed", status);
 }
 
+ErrorMeasure measure_bounded(const at::Tensor& x, const Payload& payload, const TensorInfo& info) {
+  const Encoded e(payload, info);
+  const DType dtype = ops::kernel_dtype(kOp, info.dtype);
+  const auto unit = [&](int64_t u) { return bounded_unit(e.plan, u); };
+  const BoundedUnit first = e.plan.unit_count > 0 ? unit(0) : BoundedUnit{};
+  return ops::measure_error_of_pieces(
+      x, {first.end - first.begin, [&](int64_t i) { return bounded_unit_of(e.plan, i); },
+          [&](int64_t u) { return unit(u).begin; }, [&](int64_t u) { return unit(u).end; },
+          [&](int64_t u, void* to) {
+            ops::check_status(
+                kOp, "packed",
+                bounded_decode_unit_cpu(e.plan, e.packed.const_data_ptr<uint8_t>(), e.offset.data(),
+                                        e.step.const_data_ptr<float>(), u, to, dtype));
+          }});
+}
+
 // A header for each block of 32 values, where all of them are alike. Without end where the bound
 // might be missed: steps of max|x| / 2^29 are always possible, and then no error exceeds a step.
 int64_t least_bytes_bounded(const at::Tensor& x, const CompressOptions& options) {
@@ -373,6 +389,6 @@ int64_t least_bytes_bounded(const at::Tensor& x, const CompressOptions& options)
 
 const Codec kBoundedCodec{
     CodecId::kBounded,   kOp,     false,   false, encode_bounded, decode_bounded, check_bounded,
-    least_bytes_bounded, nullptr, nullptr, true};
+    least_bytes_bounded, nullptr, nullptr, true,  measure_bounded};
 
 }  // namespace qvlmem
