@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -234,6 +235,9 @@ Payload code_units(const BoundedPlan& plan, const Source& source, int64_t param)
       [&](int64_t unit, int64_t end) {
         sizes[unit] = static_cast<int32_t>(end - total);
         total = end;
+      },
+      [](const uint8_t* from, int64_t size, uint8_t* to, int64_t) {
+        std::memcpy(to, from, static_cast<size_t>(size));
       });
   check_unchanged(answer.load());
   return {{param | ops::kBoundedCoded}, {shortest(source.step), bytes, packed.take(total)}};
