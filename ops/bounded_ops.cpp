@@ -231,7 +231,10 @@ Payload code_units(const BoundedPlan& plan, const Source& source, int64_t param)
         if (status != Status::kOk) answer.store(status, std::memory_order_relaxed);
         return status == Status::kOk ? size : 0;
       },
-      [&](int64_t) { return total; },
+      [&](int64_t unit) {
+        packed.expect(ops::expected_end(total, unit, plan.unit_count));
+        return total;
+      },
       [&](int64_t unit, int64_t end) {
         sizes[unit] = static_cast<int32_t>(end - total);
         total = end;
@@ -367,9 +370,8 @@ ErrorMeasure measure_bounded(const at::Tensor& x, const Payload& payload, const 
   const Encoded e(payload, info);
   const DType dtype = ops::kernel_dtype(kOp, info.dtype);
   const auto unit = [&](int64_t u) { return bounded_unit(e.plan, u); };
-  const BoundedUnit first = e.plan.unit_count > 0 ? unit(0) : BoundedUnit{};
   return ops::measure_error_of_pieces(
-      x, {first.end - first.begin, [&](int64_t i) { return bounded_unit_of(e.plan, i); },
+      x, {unit(0).end, [&](int64_t i) { return bounded_unit_of(e.plan, i); },
           [&](int64_t u) { return unit(u).begin; }, [&](int64_t u) { return unit(u).end; },
           [&](int64_t u, void* to) {
             ops::check_status(

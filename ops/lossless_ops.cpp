@@ -86,7 +86,10 @@ at::Tensor lossless_encode_cpu(const at::Tensor& x, int64_t level) {
       [&](int64_t unit, bool in_place, uint8_t* to) {
         return lossless_encode_unit_cpu(plan, data, unit, level_number, in_place && large, to);
       },
-      [&](int64_t) { return lossless_unit_begin(end); },
+      [&](int64_t unit) {
+        bytes.expect(expected_end(end, unit, plan.unit_count));
+        return lossless_unit_begin(end);
+      },
       [&](int64_t unit, int64_t unit_end) {
         end = unit_end;
         lossless_write_unit_end(plan, unit, end, bytes.data());
