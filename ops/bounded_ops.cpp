@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -230,10 +231,16 @@ Payload code_units(const BoundedPlan& plan, const Source& source, int64_t param)
         if (status != Status::kOk) answer.store(status, std::memory_order_relaxed);
         return status == Status::kOk ? size : 0;
       },
-      [&](int64_t) { return total; },
+      [&](int64_t unit) {
+        packed.expect(ops::expected_end(total, unit, plan.unit_count));
+        return total;
+      },
       [&](int64_t unit, int64_t end) {
         sizes[unit] = static_cast<int32_t>(end - total);
         total = end;
+      },
+      [](const uint8_t* from, int64_t size, uint8_t* to, int64_t) {
+        std::memcpy(to, from, static_cast<size_t>(size));
       });
   check_unchanged(answer.load());
   return {{param | ops::kBoundedCoded}, {shortest(source.step), bytes, packed.take(total)}};
@@ -359,6 +366,21 @@ void check_bounded(const Payload& payload, const TensorInfo& info) {
   ops::check_status(kOp, "packed", status);
 }
 
+ErrorMeasure measure_bounded(const at::Tensor& x, const Payload& payload, const TensorInfo& info) {
+  const Encoded e(payload, info);
+  const DType dtype = ops::kernel_dtype(kOp, info.dtype);
+  const auto unit = [&](int64_t u) { return bounded_unit(e.plan, u); };
+  return ops::measure_error_of_pieces(
+      x, {unit(0).end, [&](int64_t i) { return bounded_unit_of(e.plan, i); },
+          [&](int64_t u) { return unit(u).begin; }, [&](int64_t u) { return unit(u).end; },
+          [&](int64_t u, void* to) {
+            ops::check_status(
+                kOp, "packed",
+                bounded_decode_unit_cpu(e.plan, e.packed.const_data_ptr<uint8_t>(), e.offset.data(),
+                                        e.step.const_data_ptr<float>(), u, to, dtype));
+          }});
+}
+
 // A header for each block of 32 values, where all of them are alike. Without end where the bound
 // might be missed: steps of max|x| / 2^29 are always possible, and then no error exceeds a step.
 int64_t least_bytes_bounded(const at::Tensor& x, const CompressOptions& options, int64_t) {
@@ -373,6 +395,6 @@ int64_t least_bytes_bounded(const at::Tensor& x, const CompressOptions& options,
 
 const Codec kBoundedCodec{
     CodecId::kBounded,   kOp,     false,   false, encode_bounded, decode_bounded, check_bounded,
-    least_bytes_bounded, nullptr, nullptr, true};
+    least_bytes_bounded, nullptr, nullptr, true,  measure_bounded};
 
 }  // namespace qvlmem

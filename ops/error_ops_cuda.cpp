@@ -14,7 +14,8 @@ namespace qvlmem::ops {
 
 ErrorMeasure measure_error_cuda(const at::Tensor& x, const at::Tensor& y) {
   static_assert(std::is_trivially_copyable_v<ErrorPartial>, "partials travel as bytes");
-  const ErrorPlan plan = prepare_error(x, y);
+  TORCH_INTERNAL_ASSERT(x.sizes() == y.sizes() && x.scalar_type() == y.scalar_type());
+  const ErrorPlan plan = prepare_error(x);
   const c10::cuda::CUDAGuard guard(x.device());
   check_not_capturing("compress");
   const at::Tensor a = x.contiguous(), b = y.contiguous();

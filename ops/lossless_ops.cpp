@@ -79,17 +79,23 @@ at::Tensor lossless_encode_cpu(const at::Tensor& x, int64_t level) {
   ReservedBytes bytes(plan.bound_bytes);
   lossless_write_header(plan, bytes.data());
   const int level_number = static_cast<int>(level);
+  const bool large = plan.bound_bytes >= kStreamBytes;
   int64_t end = plan.header_bytes;
   encode_in_order(
       plan.unit_count, kGrain, plan.unit_bound_bytes, bytes.data(),
       [&](int64_t unit, bool in_place, uint8_t* to) {
-        const bool stream = in_place && plan.bound_bytes >= kStreamBytes;
-        return lossless_encode_unit_cpu(plan, data, unit, level_number, stream, to);
+        return lossless_encode_unit_cpu(plan, data, unit, level_number, in_place && large, to);
       },
-      [&](int64_t) { return lossless_unit_begin(end); },
+      [&](int64_t unit) {
+        bytes.expect(expected_end(end, unit, plan.unit_count));
+        return lossless_unit_begin(end);
+      },
       [&](int64_t unit, int64_t unit_end) {
         end = unit_end;
         lossless_write_unit_end(plan, unit, end, bytes.data());
+      },
+      [&](const uint8_t* from, int64_t size, uint8_t* to, int64_t next) {
+        lossless_copy_unit_cpu(plan, from, size, large, to, data, next);
       });
   return bytes.take(end);
 }

@@ -50,6 +50,39 @@ TEST(CodecTest, EachKeepsShapeDtypeAndItsMeasuredErrorThroughAFrame) {
   }
 }
 
+// Whatever pieces a codec and the measure have, and wherever the rows of both end.
+TEST(CodecTest, ErrorsMeasuredPieceByPieceAreThoseOfTheWhole) {
+  at::manual_seed(6);
+  const int before = at::get_num_threads();
+  const std::vector<std::vector<int64_t>> shapes = {{},         {0, 3},     {500, 1},   {131, 301},
+                                                    {9, 40001}, {3, 70001}, {1, 200003}};
+  for (const auto& shape : shapes) {
+    const at::Tensor x = at::randn(shape) * at::randn(shape);
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kDouble}) {
+      for (const int64_t group_size : {0, -1, 3, 128, 33333}) {
+        for (const Bound bound : {Bound::kTensor, Bound::kRow}) {
+          CompressOptions options;
+          options.group_size = group_size;
+          options.bound = bound;
+          options.symmetric = group_size == 3;
+          for (const Codec* codec : codec_table()) {
+            if (codec->measure_cpu == nullptr || !codec->takes(dtype)) continue;
+            SCOPED_TRACE(codec->name);
+            const at::Tensor values = x.to(dtype);
+            at::set_num_threads(group_size == 0 ? 1 : 3);
+            const CompressedTensorPtr c = compress(values, codec->name, options);
+            const ErrorMeasure measured = ops::measure_error_cpu(values, c->decompress());
+            EXPECT_EQ(c->error().relative, measured.relative);
+            EXPECT_EQ(c->error().worst_row, measured.worst_row);
+            EXPECT_EQ(c->error().element, measured.element);
+          }
+        }
+      }
+    }
+  }
+  at::set_num_threads(before);
+}
+
 TEST(CodecTest, FramesDecompressTogetherAsEachDoesAlone) {
   std::vector<at::Tensor> frames, expected;
   for (const Codec* codec : codec_table()) {

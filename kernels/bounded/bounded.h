@@ -84,6 +84,13 @@ inline BoundedUnit bounded_unit(const BoundedPlan& plan, int64_t unit) {
   return BoundedUnit{row, row + 1, row * plan.cols + col, row * plan.cols + end};
 }
 
+// The unit that has the value at a flat position. REQUIRES: 0 <= position < rows * cols.
+inline int64_t bounded_unit_of(const BoundedPlan& plan, int64_t position) {
+  const int64_t row = position / plan.cols;
+  if (plan.fused) return row / plan.rows_per_unit;
+  return row * plan.units_per_row + position % plan.cols / plan.unit_cols;
+}
+
 // What a unit takes at most, in either mode.
 int64_t bounded_unit_bound(const BoundedPlan& plan, int64_t unit) noexcept;
 
@@ -139,5 +146,10 @@ Status bounded_check_cpu(const BoundedPlan& plan, const uint8_t* packed, const i
 Status bounded_decode_cpu(const BoundedPlan& plan, const uint8_t* packed, const int64_t* offset,
                           const float* step, int64_t unit_begin, int64_t unit_end, void* y,
                           DType dtype) noexcept;
+
+// The same for one unit: y takes its values alone, to be read again soon.
+Status bounded_decode_unit_cpu(const BoundedPlan& plan, const uint8_t* packed,
+                               const int64_t* offset, const float* step, int64_t unit, void* y,
+                               DType dtype) noexcept;
 
 }  // namespace qvlmem

@@ -137,25 +137,27 @@ class CodedReader {
   alignas(64) uint8_t symbols_[kHuffmanMaxCount + kIntPackBlock];
 };
 
-// Writes integers to where their values belong.
+// Writes integers to where their values belong: those of a unit to y.
 class Dequantizer {
  public:
-  Dequantizer(const BoundedPlan& plan, const float* step, void* y, DType dtype)
-      : plan_(plan), step_(step), y_(y), dtype_(dtype) {}
+  Dequantizer(const BoundedPlan& plan, const float* step, int64_t unit_begin, bool stream, void* y,
+              DType dtype)
+      : plan_(plan), step_(step), unit_begin_(unit_begin), stream_(stream), y_(y), dtype_(dtype) {}
 
   void operator()(int64_t begin, int64_t end, const int32_t* q) const {
     for_each_row_run(plan_, begin, end, [&](int64_t row, int64_t from, int64_t to) {
       run_(q + (from - begin), static_cast<size_t>(to - from), step_[row], stream_,
-           element(y_, dtype_, from), dtype_);
+           element(y_, dtype_, from - unit_begin_), dtype_);
     });
   }
 
  private:
   const BoundedPlan& plan_;
   const float* step_;
+  int64_t unit_begin_;
+  bool stream_;
   void* y_;
   DType dtype_;
-  bool stream_ = plan_.rows * plan_.cols * dtype_bytes(dtype_) >= kStreamBytes;
   decltype(&portable::bounded_dequantize_run) run_ = QVLMEM_SIMD_PICK(bounded_dequantize_run);
 };
 
@@ -181,6 +183,20 @@ Status decode_coded(const BoundedUnit& unit, const OpenUnit& open, const Dequant
   return reader.exhausted() ? Status::kOk : Status::kCorrupt;
 }
 
+// Decodes one unit, of which y takes the values alone.
+Status decode_unit(const BoundedPlan& plan, const uint8_t* packed, const int64_t* offset,
+                   const float* step, int64_t u, bool stream, void* y, DType dtype) {
+  const BoundedUnit unit = bounded_unit(plan, u);
+  OpenUnit open{};
+  const Status status =
+      open_unit(plan, unit, step, packed + offset[u], packed + offset[u + 1], &open);
+  if (status != Status::kOk) return status;
+  const Dequantizer dequantize(plan, step, unit.begin, stream, y, dtype);
+  if (open.mode == BoundedMode::kCoded) return decode_coded(unit, open, dequantize);
+  decode_packed(unit, &open, dequantize);
+  return Status::kOk;
+}
+
 }  // namespace
 
 Status bounded_check_cpu(const BoundedPlan& plan, const uint8_t* packed, const int64_t* offset,
@@ -197,20 +213,19 @@ Status bounded_check_cpu(const BoundedPlan& plan, const uint8_t* packed, const i
 Status bounded_decode_cpu(const BoundedPlan& plan, const uint8_t* packed, const int64_t* offset,
                           const float* step, int64_t unit_begin, int64_t unit_end, void* y,
                           DType dtype) noexcept {
-  const Dequantizer dequantize(plan, step, y, dtype);
+  const bool stream = plan.rows * plan.cols * dtype_bytes(dtype) >= kStreamBytes;
   for (int64_t u = unit_begin; u < unit_end; ++u) {
-    const BoundedUnit unit = bounded_unit(plan, u);
-    OpenUnit open{};
-    Status status = open_unit(plan, unit, step, packed + offset[u], packed + offset[u + 1], &open);
-    if (status != Status::kOk) return status;
-    if (open.mode == BoundedMode::kPacked) {
-      decode_packed(unit, &open, dequantize);
-    } else {
-      status = decode_coded(unit, open, dequantize);
-    }
+    void* const to = element(y, dtype, bounded_unit(plan, u).begin);
+    const Status status = decode_unit(plan, packed, offset, step, u, stream, to, dtype);
     if (status != Status::kOk) return status;
   }
   return Status::kOk;
+}
+
+Status bounded_decode_unit_cpu(const BoundedPlan& plan, const uint8_t* packed,
+                               const int64_t* offset, const float* step, int64_t unit, void* y,
+                               DType dtype) noexcept {
+  return decode_unit(plan, packed, offset, step, unit, false, y, dtype);
 }
 
 }  // namespace qvlmem

@@ -55,6 +55,25 @@ struct ErrorMeasure {
 // kInvalidArgument for another dtype or a negative size, kOverflow where the bytes exceed 63 bits.
 Status make_error_plan(int64_t rows, int64_t cols, DType dtype, ErrorPlan* plan) noexcept;
 
+// The values of a unit: `rows` runs of `cols`, the first at the flat position `begin`, one after
+// the other.
+struct ErrorUnit {
+  int64_t begin, rows, cols;
+  int64_t end() const { return begin + rows * cols; }
+};
+
+inline ErrorUnit error_unit(const ErrorPlan& plan, int64_t unit) {
+  const int64_t row = unit / plan.units_per_row * plan.rows_per_unit;
+  const int64_t col = unit % plan.units_per_row * kErrorUnit;
+  const int64_t rows = plan.rows - row, cols = plan.cols - col;
+  return ErrorUnit{row * plan.cols + col, rows < plan.rows_per_unit ? rows : plan.rows_per_unit,
+                   cols < kErrorUnit ? cols : kErrorUnit};
+}
+
+// Measures one unit, of which x and y are the values alone.
+void measure_error_unit_cpu(const ErrorPlan& plan, int64_t unit, const void* x, const void* y,
+                            ErrorPartial* partial) noexcept;
+
 // Measures units [unit_begin, unit_end): partials[u - unit_begin] for each. Reads x and y once.
 void measure_error_cpu(const ErrorPlan& plan, const void* x, const void* y, int64_t unit_begin,
                        int64_t unit_end, ErrorPartial* partials) noexcept;

@@ -26,18 +26,19 @@ Status make_error_plan(int64_t rows, int64_t cols, DType dtype, ErrorPlan* plan)
   return Status::kOk;
 }
 
+void measure_error_unit_cpu(const ErrorPlan& plan, int64_t unit, const void* x, const void* y,
+                            ErrorPartial* partial) noexcept {
+  const ErrorUnit values = error_unit(plan, unit);
+  QVLMEM_SIMD_PICK(error_rows)
+  (x, y, plan.dtype, static_cast<size_t>(values.rows), static_cast<size_t>(values.cols), partial);
+}
+
 void measure_error_cpu(const ErrorPlan& plan, const void* x, const void* y, int64_t unit_begin,
                        int64_t unit_end, ErrorPartial* partials) noexcept {
-  const auto error_rows = QVLMEM_SIMD_PICK(error_rows);
   for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
-    const int64_t row = unit / plan.units_per_row * plan.rows_per_unit;
-    const int64_t col = unit % plan.units_per_row * kErrorUnit;
-    const int64_t rows = std::min(plan.rows_per_unit, plan.rows - row);
-    const int64_t cols = std::min(kErrorUnit, plan.cols - col);
-    const int64_t offset = (row * plan.cols + col) * dtype_bytes(plan.dtype);
-    error_rows(static_cast<const char*>(x) + offset, static_cast<const char*>(y) + offset,
-               plan.dtype, static_cast<size_t>(rows), static_cast<size_t>(cols),
-               &partials[unit - unit_begin]);
+    const int64_t offset = error_unit(plan, unit).begin * dtype_bytes(plan.dtype);
+    measure_error_unit_cpu(plan, unit, static_cast<const char*>(x) + offset,
+                           static_cast<const char*>(y) + offset, &partials[unit - unit_begin]);
   }
 }
 

@@ -85,6 +85,12 @@ void lossless_write_unit_end(const LosslessPlan& plan, int64_t unit, int64_t end
 int64_t lossless_encode_unit_cpu(const LosslessPlan& plan, const void* x, int64_t unit, int level,
                                  bool stream, uint8_t* out) noexcept;
 
+// Copies an encoded unit to its place, and has the scalars of unit `next` of x (plan.unit_count: of
+// none) fetched meanwhile: reading and writing memory in turn takes longer than both at once.
+// stream: as above.
+void lossless_copy_unit_cpu(const LosslessPlan& plan, const uint8_t* unit, int64_t bytes,
+                            bool stream, uint8_t* out, const void* x, int64_t next) noexcept;
+
 // Reads what `size` bytes say they hold, and checks that their header, the ends of their units and
 // `size` agree. kUnsupported: of a newer version; kTruncated: they end too early; kCorrupt: they
 // contradict themselves, or go on after their end.

@@ -10,6 +10,10 @@ namespace {
 // Room for all planes of a unit when packed.
 constexpr size_t kScratchBytes = byte_pack_bound(kUnitBytes) + kMaxPlanes * 4 * kBytePackBlock;
 
+void copy_bytes(const uint8_t* from, size_t bytes, bool stream, uint8_t* to) {
+  QVLMEM_SIMD_PICK(split_planes)(from, bytes, 1, LosslessMap{}, stream ? 1 : 0, &to);
+}
+
 class UnitEncoder {
  public:
   UnitEncoder(const LosslessUnit& unit, LosslessMap map, const uint8_t* scalars, int level,
@@ -150,7 +154,7 @@ class UnitEncoder {
   }
 
   void copy(const uint8_t* from, size_t bytes, uint8_t* to) {
-    split_(from, bytes, 1, LosslessMap{}, stream_ ? 1 : 0, &to);
+    copy_bytes(from, bytes, stream_, to);
   }
 
   size_t n_;
@@ -174,6 +178,24 @@ int64_t lossless_encode_unit_cpu(const LosslessPlan& plan, const void* x, int64_
   const uint8_t* scalars = static_cast<const uint8_t*>(x) + u.offset;
   UnitEncoder encoder(u, plan.map, scalars, level, stream, out);
   return static_cast<int64_t>(encoder.encode());
+}
+
+void lossless_copy_unit_cpu(const LosslessPlan& plan, const uint8_t* unit, int64_t bytes,
+                            bool stream, uint8_t* out, const void* x, int64_t next) noexcept {
+  const auto size = static_cast<size_t>(bytes);
+  size_t ahead = 0, ahead_end = 0;
+  if (next < plan.unit_count) {
+    const LosslessUnit u = lossless_unit(plan, next);
+    ahead = u.offset;
+    ahead_end = u.offset + u.scalars * u.plane_count;
+  }
+  const size_t share = 2 * kPieceScalars;
+  for (size_t i = 0; i < size; i += kPieceScalars) {
+    for (const size_t stop = std::min(ahead + share, ahead_end); ahead < stop; ahead += 64) {
+      __builtin_prefetch(static_cast<const uint8_t*>(x) + ahead, 0, 2);
+    }
+    copy_bytes(unit + i, std::min(kPieceScalars, size - i), stream, out + i);
+  }
 }
 
 }  // namespace qvlmem

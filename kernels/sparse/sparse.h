@@ -167,6 +167,10 @@ Status sparse_decode_cpu(const SparsePlan& plan, const void* index, const int64_
                          const void* values, int64_t unit_begin, int64_t unit_end,
                          void* y) noexcept;
 
+// The same for one unit: y takes its elements alone, to be read again soon.
+Status sparse_decode_unit_cpu(const SparsePlan& plan, const void* index, const int64_t* offsets,
+                              const void* values, int64_t unit, void* y) noexcept;
+
 // Flat positions of the units' stored elements, at positions[offsets[u]] and on: COO of an index.
 // Refuses what sparse_decode_cpu refuses.
 Status sparse_positions_cpu(const SparsePlan& plan, const void* index, const int64_t* offsets,

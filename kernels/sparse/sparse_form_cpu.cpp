@@ -106,17 +106,17 @@ void encode_index(const SparsePlan& plan, const SparseScratch& scratch, const in
 class UnitDecoder {
  public:
   UnitDecoder(const SparsePlan& plan, const void* index, const int64_t* offsets, const void* values,
-              void* y)
+              bool stream)
       : plan_(plan),
         index_(static_cast<const uint8_t*>(index)),
         offsets_(offsets),
         values_(static_cast<const char*>(values)),
-        y_(static_cast<char*>(y)) {}
+        stream_(stream) {}
 
-  bool decode(int64_t unit) const {
+  // y: of the unit's elements alone.
+  bool decode(int64_t unit, void* y) const {
     const UnitReader u = unit_index(plan_, index_, offsets_, unit);
     const void* values = values_ + offsets_[unit] * plan_.element_bytes;
-    void* y = y_ + unit * kSparseUnit * plan_.element_bytes;
     switch (plan_.form) {
       case SparseForm::kBitmask: {
         if (count_bits(u.mask, u.numel) != u.count) return false;
@@ -153,8 +153,7 @@ class UnitDecoder {
   const uint8_t* index_;
   const int64_t* offsets_;
   const char* values_;
-  char* y_;
-  bool stream_ = sparse_streams(plan_);
+  bool stream_;
   decltype(&portable::sparse_expand_run) expand_ = QVLMEM_SIMD_PICK(sparse_expand_run);
   decltype(&portable::sparse_scatter_run) scatter_ = QVLMEM_SIMD_PICK(sparse_scatter_run);
 };
@@ -240,11 +239,18 @@ Status sparse_encode_cpu(const SparsePlan& plan, const SparseRule& rule, const v
 Status sparse_decode_cpu(const SparsePlan& plan, const void* index, const int64_t* offsets,
                          const void* values, int64_t unit_begin, int64_t unit_end,
                          void* y) noexcept {
-  const UnitDecoder decoder(plan, index, offsets, values, y);
+  const UnitDecoder decoder(plan, index, offsets, values, sparse_streams(plan));
   for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
-    if (!decoder.decode(unit)) return Status::kCorrupt;
+    char* const to = static_cast<char*>(y) + unit * kSparseUnit * plan.element_bytes;
+    if (!decoder.decode(unit, to)) return Status::kCorrupt;
   }
   return Status::kOk;
+}
+
+Status sparse_decode_unit_cpu(const SparsePlan& plan, const void* index, const int64_t* offsets,
+                              const void* values, int64_t unit, void* y) noexcept {
+  const UnitDecoder decoder(plan, index, offsets, values, false);
+  return decoder.decode(unit, y) ? Status::kOk : Status::kCorrupt;
 }
 
 Status sparse_positions_cpu(const SparsePlan& plan, const void* index, const int64_t* offsets,

@@ -4,7 +4,15 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 namespace qvlmem::ops {
+
+constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
+
+// Asks for the whole huge pages in [begin, end) as such; returns where the last one ends, or begin
+// where there is none.
+uint8_t* ask_for_huge_pages(uint8_t* begin, uint8_t* end);
 
 // at::empty. Of a CPU tensor of 2 MiB and more the whole huge pages are asked for as such, which
 // the kernel heeds where huge pages are on request ("madvise" in

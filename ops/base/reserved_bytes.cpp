@@ -11,6 +11,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "ops/base/output.h"
+
 namespace qvlmem::ops {
 
 ReservedBytes::ReservedBytes(int64_t bytes)
@@ -19,6 +21,12 @@ ReservedBytes::ReservedBytes(int64_t bytes)
 }
 
 ReservedBytes::~ReservedBytes() { c10::free_cpu(data_); }
+
+void ReservedBytes::expect(int64_t end) {
+  if (end - expected_ < int64_t{kHugePage}) return;
+  const uint8_t* const told = ask_for_huge_pages(data_ + expected_, data_ + end);
+  expected_ = told - data_;
+}
 
 at::Tensor ReservedBytes::take(int64_t count, at::ScalarType dtype) {
   const size_t size = static_cast<size_t>(count) * c10::elementSize(dtype);

@@ -21,11 +21,16 @@ class ReservedBytes {
 
   uint8_t* data() { return data_; }
 
+  // Says that bytes up to `end` will be written, of which the whole huge pages that were not told
+  // of before are asked for as such (empty_output). Never those that may not all be written.
+  void expect(int64_t end);
+
   // The first `count` elements as a flat tensor on the CPU; this object holds nothing after.
   at::Tensor take(int64_t count, at::ScalarType dtype = at::kByte);
 
  private:
   uint8_t* data_;
+  int64_t expected_ = 0;
 };
 
 }  // namespace qvlmem::ops

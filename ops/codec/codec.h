@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/error/error.h"
 #include "kernels/frame/codec_id.h"
 
 namespace qvlmem {
@@ -43,6 +44,11 @@ struct Codec {
 
   // Whether encode with prefer:size takes x on the host alone: what is coded by entropy.
   bool size_on_host = false;
+
+  // How far what decode gives is from x, both on the CPU, without a decoded tensor: for codecs that
+  // decode piece by piece.
+  ErrorMeasure (*measure_cpu)(const at::Tensor& x, const Payload& payload,
+                              const TensorInfo& info) = nullptr;
 
   bool encodes_on_device(const CompressOptions& options) const {
     return !(size_on_host && options.prefer == Prefer::kSize);

@@ -89,6 +89,18 @@ at::Tensor where_codec_runs(const Codec& codec, const at::Tensor& x,
 
 at::Tensor decompress(const CompressedTensorPtr& c) { return c->decompress(); }
 
+namespace {
+
+ErrorMeasure measure(const Codec& codec, const at::Tensor& values, const Payload& payload,
+                     const TensorInfo& info) {
+  if (codec.measure_cpu != nullptr && values.is_cpu()) {
+    return codec.measure_cpu(values, payload, info);
+  }
+  return backend_of("compress", "x", values).measure_error(values, codec.decode(payload, info));
+}
+
+}  // namespace
+
 CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
                                   const CompressOptions& options, int64_t most_bytes) {
   TORCH_CHECK_TYPE(codec.takes(x.scalar_type()),
@@ -102,9 +114,7 @@ CompressedTensorPtr compress_with(const Codec& codec, const at::Tensor& x,
                         : codec.encode(values, options);
   CompressionError error{0.0, 0.0, 0.0};
   if (!codec.exact) {
-    const at::Tensor decoded = codec.decode(payload, info);
-    const ErrorMeasure measured =
-        backend_of("compress", "x", values).measure_error(values, decoded);
+    const ErrorMeasure measured = measure(codec, values, payload, info);
     error = {measured.relative, measured.worst_row, measured.element};
   }
   return c10::make_intrusive<CompressedTensor>(codec, std::move(info), std::move(payload), error);

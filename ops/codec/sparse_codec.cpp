@@ -3,6 +3,7 @@
 #include <ATen/ops/_sparse_coo_tensor_unsafe.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/sparse/sparse.h"
 #include "ops/backend.h"
@@ -59,6 +60,23 @@ at::Tensor decode_sparse(const Payload& payload, const TensorInfo& info) {
       .sparse_expand(layout_of(payload, info), index, values, info.shape);
 }
 
+ErrorMeasure measure_sparse(const at::Tensor& x, const Payload& payload, const TensorInfo& info) {
+  const SparsePlan plan = layout_of(payload, info);
+  const void* const index = payload.parts[0].const_data_ptr();
+  const void* const values = payload.parts[1].const_data_ptr();
+  std::vector<int64_t> offsets(plan.unit_count + 1);
+  ops::check_status("sparse", "the index", sparse_offsets(plan, index, offsets.data()));
+  return ops::measure_error_of_pieces(
+      x, {kSparseUnit, [](int64_t i) { return i / kSparseUnit; },
+          [](int64_t unit) { return unit * kSparseUnit; },
+          [&](int64_t unit) { return unit * kSparseUnit + sparse_unit_numel(plan, unit); },
+          [&](int64_t unit, void* to) {
+            ops::check_status(
+                "sparse", "the index",
+                sparse_decode_unit_cpu(plan, index, offsets.data(), values, unit, to));
+          }});
+}
+
 at::Tensor sparse_to_coo(const Payload& payload, const TensorInfo& info) {
   const SparsePlan plan = layout_of(payload, info);
   const at::Tensor values = payload.parts[1].contiguous();
@@ -83,6 +101,6 @@ int64_t least_bytes_sparse(const at::Tensor& x, const CompressOptions& options, 
 
 const Codec kSparseCodec{CodecId::kSparse, "sparse",      false,        false,
                          encode_sparse,    decode_sparse, check_sparse, least_bytes_sparse,
-                         sparse_to_coo};
+                         sparse_to_coo,    nullptr,       false,        measure_sparse};
 
 }  // namespace qvlmem
