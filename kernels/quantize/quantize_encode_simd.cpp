@@ -12,16 +12,12 @@ struct Constant {
   static constexpr T value = kValue;
 };
 
+// Groups of a batch's columns and less: a batch is ranged, then encoded.
 template <bool kSymmetric, Way kWay, class T>
-Status encode_units(const QuantizePlan& plan, const T* x, int64_t unit_begin, int64_t unit_end,
-                    const uint64_t* seed, void* q, float* scale, int32_t* zero_point) {
-  const QuantizeSpan span = span_of(plan, unit_begin, unit_end);
-  const bool far = plan.rows * plan.cols >= kStreamBytes;
-  // A group that fills half of L1 is read ahead for its range, and encoded out of L2.
-  const bool is_long =
-      plan.group * static_cast<int64_t>(sizeof(T)) > static_cast<int64_t>(kAheadBytes);
+Status encode_batches(const QuantizePlan& plan, const QuantizeSpan& span, const T* x,
+                      const uint64_t* seed, void* q, float* scale, int32_t* zero_point) {
   Stage stage;
-  StepWriter<kSymmetric, kWay, T> writer(plan, x, span, seed, far && !is_long, q, &stage);
+  StepWriter<kSymmetric, kWay, Ahead::kOnce, T> writer(plan, x, span, seed, 0, q, &stage);
   // Groups of one length run on from row to row, but where a row ends within a byte.
   const bool odd = plan.cols % 2 != 0;
   const bool flat = plan.cols % plan.group == 0 && !(kWay == Way::kStagedNibbles && odd);
@@ -39,9 +35,7 @@ Status encode_units(const QuantizePlan& plan, const T* x, int64_t unit_begin, in
     const size_t n = static_cast<size_t>(cols);
     batch.count = static_cast<size_t>(count);
     for (size_t i = 0; i < batch.count; ++i, x += n) {
-      const LaneRange<kSymmetric> range =
-          far && is_long ? range_run<kSymmetric, true>(x, n) : range_run<kSymmetric, false>(x, n);
-      batch.set<kSymmetric>(i, range.across());
+      batch.set<kSymmetric>(i, range_run<kSymmetric, Ahead::kNone>(x, n).across());
     }
     if (!batch.settle<kSymmetric>(plan.bits)) return Status::kNonFinite;
     for (size_t i = 0; i < batch.count; ++i, ++index) {
@@ -60,6 +54,58 @@ Status encode_units(const QuantizePlan& plan, const T* x, int64_t unit_begin, in
   return Status::kOk;
 }
 
+// Longer groups: one is encoded out of cache while the next one is ranged, by turns, some columns
+// at a time: memory would be idle while a whole one is encoded, or ranged out of cache.
+template <bool kSymmetric, Way kWay, class T>
+Status encode_long(const QuantizePlan& plan, const QuantizeSpan& span, const T* x,
+                   const uint64_t* seed, void* q, float* scale, int32_t* zero_point) {
+  Stage stage;
+  StepWriter<kSymmetric, kWay, Ahead::kKept, T> writer(plan, x, span, seed, plan.group, q, &stage);
+  Groups groups(plan, span);
+  GroupBatch one;
+  one.count = 1;
+  LaneRange<kSymmetric> range;
+  int64_t index = span.row * plan.groups_per_row + span.col / plan.group;
+  int64_t col = span.col, left = span.count;
+  x += span.flat;
+  // At first there is one to range alone, at last one to encode alone.
+  for (int64_t cols = 0, next; cols > 0 || left > 0; x += next, left -= next, cols = next) {
+    if (cols > 0) {
+      one.set<kSymmetric>(0, range.across());
+      if (!one.settle<kSymmetric>(plan.bits)) return Status::kNonFinite;
+      scale[index] = one.scale[0];
+      if (!kSymmetric) zero_point[index] = one.zero_point[0];
+      ++index;
+      range = LaneRange<kSymmetric>();
+    }
+    next = left > 0 ? groups.next() : 0;
+    for (int64_t at = 0; at < cols || at < next; at += kBatchCols) {
+      if (at < next) {
+        const size_t n = static_cast<size_t>(HWY_MIN(kBatchCols, next - at));
+        range.widen(range_run<kSymmetric, Ahead::kNone>(x + at, n));
+      }
+      if (at < cols) {
+        writer.run(static_cast<size_t>(HWY_MIN(kBatchCols, cols - at)), one.group(0));
+      }
+    }
+    col += cols;
+    if (cols == 0 || col < plan.cols) continue;
+    writer.end_row(plan.cols % 2 != 0);
+    col = 0;
+  }
+  writer.finish();
+  return Status::kOk;
+}
+
+template <bool kSymmetric, Way kWay, class T>
+Status encode_units(const QuantizePlan& plan, const T* x, int64_t unit_begin, int64_t unit_end,
+                    const uint64_t* seed, void* q, float* scale, int32_t* zero_point) {
+  const QuantizeSpan span = span_of(plan, unit_begin, unit_end);
+  return plan.group > kBatchCols
+             ? encode_long<kSymmetric, kWay>(plan, span, x, seed, q, scale, zero_point)
+             : encode_batches<kSymmetric, kWay>(plan, span, x, seed, q, scale, zero_point);
+}
+
 template <bool kSymmetric, class T>
 void range_units(const QuantizePlan& plan, const T* x, int64_t unit_begin, int64_t unit_end,
                  QuantizeRange* ranges) {
@@ -67,8 +113,8 @@ void range_units(const QuantizePlan& plan, const T* x, int64_t unit_begin, int64
   for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
     const QuantizeSpan span = span_of(plan, unit, unit + 1);
     const size_t n = static_cast<size_t>(span.count);
-    const LaneRange<kSymmetric> range = far ? range_run<kSymmetric, true>(x + span.flat, n)
-                                            : range_run<kSymmetric, false>(x + span.flat, n);
+    const LaneRange<kSymmetric> range = far ? range_run<kSymmetric, Ahead::kKept>(x + span.flat, n)
+                                            : range_run<kSymmetric, Ahead::kNone>(x + span.flat, n);
     ranges[unit - unit_begin] = range.across();
   }
 }
@@ -78,9 +124,8 @@ void encode_scaled_units(const QuantizePlan& plan, const T* x, int64_t unit_begi
                          const uint64_t* seed, const float* scale, const int32_t* zero_point,
                          void* q) {
   const QuantizeSpan span = span_of(plan, unit_begin, unit_end);
-  const bool far = plan.rows * plan.cols >= kStreamBytes;
   Stage stage;
-  StepWriter<kSymmetric, kWay, T> writer(plan, x, span, seed, far, q, &stage);
+  StepWriter<kSymmetric, kWay, Ahead::kOnce, T> writer(plan, x, span, seed, 0, q, &stage);
   const bool odd = plan.cols % 2 != 0;
   int64_t left = plan.cols - span.col;
   for (int64_t row = span.row, count = span.count; count > 0; ++row, left = plan.cols) {

@@ -40,12 +40,13 @@ struct LaneRange {
 
 // The last vectors of a run overlap those before them, where it has as many: no value counts twice
 // in a range.
-template <bool kSymmetric, bool kAhead, class T>
+template <bool kSymmetric, Ahead kAhead, class T>
 HWY_INLINE LaneRange<kSymmetric> range_run(const T* x, size_t n) {
   LaneRange<kSymmetric> a, b, c, d;
+  const T* const ahead = address_ahead(x, ahead_bytes(x, 0));
   size_t i = 0;
   for (; i + 4 * N <= n; i += 4 * N) {
-    if (kAhead) read_ahead(x + i);
+    read_ahead<kAhead>(ahead + i);
     a.widen(load_f32(x + i));
     b.widen(load_f32(x + i + N));
     c.widen(load_f32(x + i + 2 * N));
@@ -66,7 +67,8 @@ HWY_INLINE LaneRange<kSymmetric> range_run(const T* x, size_t n) {
 }
 
 constexpr int64_t kBatchGroups = 16;
-// Few enough that reading goes on while the divisions wait, and that all stays in L1.
+// Columns that are ranged at a time: few enough that reading goes on meanwhile, and while the
+// divisions wait; enough that this is seldom.
 constexpr int64_t kBatchCols = 1024;
 
 // Groups of `group` columns in a batch, at most.

@@ -70,9 +70,9 @@ HWY_INLINE void store_steps(VI32 a, VI32 b, VI32 c, VI32 d, const LaneRounding& 
 #endif
 }
 
-template <bool kSymmetric, bool kAhead, bool kStream, class T>
-HWY_INLINE void nearest_block(const T* x, const LaneRounding& r, int8_t* q) {
-  if (kAhead) read_ahead_once(x);
+template <bool kSymmetric, Ahead kAhead, bool kStream, class T>
+HWY_INLINE void nearest_block(const T* x, const T* ahead, const LaneRounding& r, int8_t* q) {
+  read_ahead<kAhead>(ahead);
   const VI32 a = round_to_int(hn::Mul(load_f32(x), r.inverse));
   const VI32 b = round_to_int(hn::Mul(load_f32(x + N), r.inverse));
   const VI32 c = round_to_int(hn::Mul(load_f32(x + 2 * N), r.inverse));
@@ -84,19 +84,22 @@ HWY_INLINE void nearest_block(const T* x, const LaneRounding& r, int8_t* q) {
 // Rounds n values to nearest. kStream: past the caches. REQUIRES then: q aligned to 4 * N bytes,
 // and n a multiple of 4 * N. Otherwise the last block overlaps the one before it, where there is
 // one: it rounds the same values again.
-template <bool kSymmetric, bool kAhead, bool kStream, class T>
-HWY_INLINE void nearest_run(const T* x, size_t n, const Rounding& r, int8_t* q) {
+template <bool kSymmetric, Ahead kAhead, bool kStream, class T>
+HWY_INLINE void nearest_run(const T* x, size_t n, size_t ahead, const Rounding& r, int8_t* q) {
   size_t i = 0;
-#if HWY_TARGET != HWY_SCALAR
+#if HWY_TARGET == HWY_SCALAR
+  static_cast<void>(ahead);
+#else
   LaneRounding lanes(r.low, r.high);
   lanes.set_group(r.group.inverse, r.group.zero_point);
+  const T* const far = address_ahead(x, ahead);
   for (; i + 4 * N <= n; i += 4 * N) {
-    nearest_block<kSymmetric, kAhead, kStream>(x + i, lanes, q + i);
+    nearest_block<kSymmetric, kAhead, kStream>(x + i, far + i, lanes, q + i);
   }
   if (kStream || i == n) return;
   if (n >= 4 * N) {
     i = n - 4 * N;
-    nearest_block<kSymmetric, false, false>(x + i, lanes, q + i);
+    nearest_block<kSymmetric, Ahead::kNone, false>(x + i, far, lanes, q + i);
     return;
   }
   const VI32 zero = hn::Set(DI32(), r.group.zero_point);
@@ -113,14 +116,15 @@ HWY_INLINE void nearest_run(const T* x, size_t n, const Rounding& r, int8_t* q) 
 
 #if HWY_TARGET != HWY_SCALAR
 // The groups of a batch, n values each. REQUIRES: n is a multiple of 4 * N.
-template <bool kSymmetric, bool kAhead, bool kStream, class T>
-HWY_INLINE void nearest_groups(const T* x, size_t n, const GroupBatch& batch, int32_t low,
-                               int32_t high, int8_t* q) {
+template <bool kSymmetric, Ahead kAhead, bool kStream, class T>
+HWY_INLINE void nearest_groups(const T* x, size_t n, size_t ahead, const GroupBatch& batch,
+                               int32_t low, int32_t high, int8_t* q) {
   LaneRounding lanes(low, high);
+  const T* far = address_ahead(x, ahead);
   for (size_t group = 0; group < batch.count; ++group) {
     lanes.set_group(batch.inverse[group], batch.zero_point[group]);
-    for (const T* const end = x + n; x != end; x += 4 * N, q += 4 * N) {
-      nearest_block<kSymmetric, kAhead, kStream>(x, lanes, q);
+    for (const T* const end = x + n; x != end; x += 4 * N, far += 4 * N, q += 4 * N) {
+      nearest_block<kSymmetric, kAhead, kStream>(x, far, lanes, q);
     }
   }
 }
@@ -160,16 +164,19 @@ HWY_INLINE Way way_of(const QuantizePlan& plan, const void* q, const uint64_t* s
 }
 
 // Writes the steps of one span, run after run.
-template <bool kSymmetric, Way kWay, class T>
+template <bool kSymmetric, Way kWay, Ahead kAhead, class T>
 class StepWriter {
  public:
-  // ahead: whether to read on beyond what is worked on. stage: used where the way is by one.
+  // until_ranged: columns between a value that is rounded and the one that is ranged meanwhile.
+  // stage: used where the way is by one.
   StepWriter(const QuantizePlan& plan, const T* x, const QuantizeSpan& span, const uint64_t* seed,
-             bool ahead, void* q, Stage* stage)
+             int64_t until_ranged, void* q, Stage* stage)
       : x_(x + span.flat),
         seed_(seed),
         index_(static_cast<uint64_t>(span.flat)),
-        ahead_(ahead && seed == nullptr),
+        ahead_(plan.rows * plan.cols < kStreamBytes || seed != nullptr
+                   ? 0
+                   : ahead_bytes(x_, until_ranged)),
         low_(quantize_low(plan.bits, kSymmetric)),
         high_(quantize_high(plan.bits, kSymmetric)),
         q_(static_cast<int8_t*>(q) + span.row * plan.row_bytes +
@@ -195,17 +202,17 @@ class StepWriter {
     }
   }
 
-  // The next groups, of n values each.
+  // The next groups, of n values each, kStageRun in all at most.
   HWY_INLINE void run_groups(size_t n, const GroupBatch& batch) {
 #if HWY_TARGET != HWY_SCALAR
     const size_t all = n * batch.count;
-    if (n % (4 * N) == 0 && all <= kStageRun && seed_ == nullptr) {
+    if (n % (4 * N) == 0 && seed_ == nullptr) {
       constexpr bool kStream = kWay == Way::kStreamed;
       int8_t* const to = kStaged ? lines_.next() : q_;
-      if (ahead_) {
-        nearest_groups<kSymmetric, true, kStream>(x_, n, batch, low_, high_, to);
+      if (ahead_ != 0) {
+        nearest_groups<kSymmetric, kAhead, kStream>(x_, n, ahead_, batch, low_, high_, to);
       } else {
-        nearest_groups<kSymmetric, false, kStream>(x_, n, batch, low_, high_, to);
+        nearest_groups<kSymmetric, Ahead::kNone, kStream>(x_, n, ahead_, batch, low_, high_, to);
       }
       x_ += all;
       if (kStaged) {
@@ -239,10 +246,10 @@ class StepWriter {
 
   HWY_INLINE void round(size_t n, const Rounding& rounding, int8_t* to) {
     constexpr bool kStream = kWay == Way::kStreamed;
-    if (ahead_) {
-      nearest_run<kSymmetric, true, kStream>(x_, n, rounding, to);
+    if (ahead_ != 0) {
+      nearest_run<kSymmetric, kAhead, kStream>(x_, n, ahead_, rounding, to);
     } else if (seed_ == nullptr) {
-      nearest_run<kSymmetric, false, kStream>(x_, n, rounding, to);
+      nearest_run<kSymmetric, Ahead::kNone, kStream>(x_, n, ahead_, rounding, to);
     } else {
       stochastic_run(x_, n, rounding, *seed_, index_, to);
     }
@@ -253,7 +260,7 @@ class StepWriter {
   const T* x_;
   const uint64_t* const seed_;
   uint64_t index_;
-  const bool ahead_;
+  const size_t ahead_;
   const int32_t low_, high_;
   int8_t* q_;
   StagedLines<kNibbles> lines_;
