@@ -11,6 +11,9 @@ from strategies import same_bits, tensor_error, values
 
 pytestmark = pytest.mark.cuda
 
+# Methods of compress that wait: all but none, which keeps what it is given.
+REFUSED = ('auto', 'int8', 'int4', 'fp16', 'bounded', 'svd', 'sparse', 'lossless')
+
 
 def test_work_is_ordered_on_the_current_stream(ops):
     """The input is still being made when the operator is called, and nobody waits for the other stream."""
@@ -147,13 +150,32 @@ def test_svd_reconstruct_can_be_captured(ops):
         assert same_bits(captured.cpu(), ops.svd_reconstruct(u, v, [64, 96], torch.float16).cpu())
 
 
-@pytest.mark.parametrize('op', ['svd', 'sparsify', 'lossless_encode', 'compress'])
-def test_what_must_reach_the_host_refuses_capture(ops, op):
+@pytest.mark.parametrize(('op', 'arguments'), [('svd', ()), ('sparsify', ()), ('lossless_encode', ()), ('profile', ()),
+                                               *(('compress', (method,)) for method in REFUSED)], ids=str)
+def test_what_must_reach_the_host_refuses_capture(ops, op, arguments):
+    """Before it has done what a captured stream must not, so that the capture goes on."""
     x = torch.randn(64, 96, device='cuda')
-    with torch.cuda.graph(torch.cuda.CUDAGraph()):
-        x.mul_(1)
+    getattr(ops, op)(x.mul_(2), *arguments)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        x.mul_(2)
         with pytest.raises(RuntimeError, match='no CUDA graph to be captured'):
-            getattr(ops, op)(x)
+            getattr(ops, op)(x, *arguments)
+    want = x * 2
+    graph.replay()
+    assert torch.equal(x, want)
+
+
+def test_frames_and_coded_values_refuse_capture(ops):
+    x = on_cuda(values('normal', (64, 256), torch.float32))
+    coded, whole = ops.compress(x, 'bounded'), ops.compress(x.mul_(2), 'none')
+    torch.cuda.synchronize()
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        x.mul_(2)
+        for function, c in ((ops.decompress, coded), (ops.pack, whole)):
+            with pytest.raises(RuntimeError, match='no CUDA graph to be captured'):
+                function(c)
 
 
 def test_scripted_programs(ops):
