@@ -217,8 +217,8 @@ def test_a_cache_holds_on_the_cpu_what_comes_from_the_gpu():
 
 def test_more_elements_than_32_bits_count(ops):
     count = 2**31 + 77
-    if torch.cuda.mem_get_info()[0] < 6 * count:
-        pytest.skip('needs 12 GiB of free device memory')
+    if torch.cuda.mem_get_info()[0] < 7 * count:  # 6 are taken while densified values are compared
+        pytest.skip('needs 14 GiB of free device memory')
     x = torch.zeros(count, dtype=torch.float16, device='cuda')
     tail = values('normal', (1000,), torch.float16)
     x[-1000:] = tail
