@@ -16,7 +16,15 @@
 
 namespace qvlmem {
 
+namespace ops {
+// x in host memory: x itself where it is. It waits, and so RuntimeError, in the name of `op`, while
+// a graph is captured.
+at::Tensor to_host_cpu(const char* op, const at::Tensor& x);
+at::Tensor to_host_cuda(const char* op, const at::Tensor& x);
+}  // namespace ops
+
 struct Backend {
+  decltype(&ops::to_host_cpu) to_host;
   decltype(&ops::quantize_cpu) quantize;
   decltype(&ops::dequantize_cpu) dequantize;
   decltype(&ops::all_finite_cpu) all_finite;

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "ops/backend.h"
 #include "ops/base/check.h"
 
 namespace qvlmem {
@@ -51,7 +52,8 @@ c10::Dict<std::string, double> profile(const at::Tensor& x) {
   ops::check_lossy_input("profile", x);
   TORCH_CHECK_NOT_IMPLEMENTED(!x.is_meta(), "qvlmem::profile: expected x to have values, got ",
                               ops::describe(x));
-  const at::Tensor fields = profile_values(x.detach()).cpu();
+  const at::Tensor values = profile_values(x.detach());
+  const at::Tensor fields = backend_of("profile", "x", values).to_host("profile", values);
   c10::Dict<std::string, double> named;
   for (int k = 0; k < kProfileFields; ++k) {
     named.insert(kFieldNames[k], fields.const_data_ptr<double>()[k]);

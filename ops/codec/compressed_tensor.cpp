@@ -84,7 +84,8 @@ at::Tensor CompressedTensor::to_sparse_coo() const {
 
 at::Tensor where_codec_runs(const Codec& codec, const at::Tensor& x,
                             const CompressOptions& options) {
-  return codec.encodes_on_device(options) ? x : x.cpu();
+  return codec.encodes_on_device(options) ? x
+                                          : backend_of("compress", "x", x).to_host("compress", x);
 }
 
 at::Tensor decompress(const CompressedTensorPtr& c) { return c->decompress(); }

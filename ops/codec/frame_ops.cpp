@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/frame/frame.h"
+#include "ops/backend.h"
 #include "ops/base/check.h"
 #include "ops/base/parallel.h"
 #include "ops/codec/codec.h"
@@ -115,7 +116,8 @@ at::Tensor pack(const CompressedTensorPtr& c) {
   uint8_t* bytes = frame.mutable_data_ptr<uint8_t>();
   write_frame_header(header, bytes);
   for (int p = 0; p < header.parts; ++p) {
-    const at::Tensor part = c->payload().parts[p].cpu().contiguous();
+    const at::Tensor& held = c->payload().parts[p];
+    const at::Tensor part = backend_of("pack", "parts", held).to_host("pack", held).contiguous();
     if (header.part[p].bytes > 0) {
       std::memcpy(bytes + header.part[p].offset, part.const_data_ptr(),
                   static_cast<size_t>(header.part[p].bytes));

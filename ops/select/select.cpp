@@ -178,7 +178,9 @@ CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) 
   for (const Candidate& candidate :
        first_wins ? fastest_first(may_lose, options) : candidates(may_lose, options)) {
     const bool on_device = candidate.codec->encodes_on_device(candidate.options);
-    if (!on_device && !on_host.defined()) on_host = dense.cpu();
+    if (!on_device && !on_host.defined()) {
+      on_host = backend_of("compress", "x", dense).to_host("compress", dense);
+    }
     const at::Tensor& values = on_device ? dense : on_host;
     if (candidate.codec->least_bytes(values, candidate.options, most_bytes) > most_bytes) continue;
     const CompressedTensorPtr c = try_codec(candidate, values, most_bytes);
