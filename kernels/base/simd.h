@@ -13,6 +13,7 @@
 #error "kernels/base/simd.h is for *_simd.cpp sources, which the build compiles once for each ISA"
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include "kernels/base/dtype.h"
@@ -114,6 +115,27 @@ constexpr size_t stream_alignment(size_t element_bytes) { return kLanes32 * elem
 template <class T>
 HWY_INLINE bool can_stream(const T* p) {
   return (reinterpret_cast<uintptr_t>(p) & (stream_alignment(sizeof(T)) - 1)) == 0;
+}
+
+constexpr size_t kPageBytes = 4096;
+
+// Asks for the translation of an address two pages after p, before anything is streamed there. A
+// streaming store that has to wait for it holds up all that follow: where memory has small pages
+// decoders took up to twice as long (measured on Zen 5). To ask again costs next to nothing.
+HWY_INLINE void look_up_page_ahead(const void* p) {
+  if (kLanes32 == 1) return;  // nothing is streamed
+  const uintptr_t page = (reinterpret_cast<uintptr_t>(p) / kPageBytes + 2) * kPageBytes;
+  hwy::Prefetch(reinterpret_cast<const uint8_t*>(page));
+}
+
+// Calls body(first, count) for y[0, n), a page's worth at a time, having asked for one ahead.
+template <class T, class Body>
+HWY_INLINE void for_each_page(const T* y, size_t n, Body body) {
+  constexpr size_t kPage = kPageBytes / sizeof(T);  // elements
+  for (size_t i = 0; i < n; i += kPage) {
+    look_up_page_ahead(y + i);
+    body(i, HWY_MIN(kPage, n - i));
+  }
 }
 
 template <class T>

@@ -237,7 +237,9 @@ void bounded_dequantize_run(const int32_t* q, size_t n, float step, bool stream,
                             DType dtype) {
   const auto run = [&](auto* values) HWY_ATTR {
     if (stream && can_stream(values)) {
-      dequantize_run<true>(q, n, step, values);
+      for_each_page(values, n, [&](size_t i, size_t count) HWY_ATTR {
+        dequantize_run<true>(q + i, count, step, values + i);
+      });
     } else {
       dequantize_run<false>(q, n, step, values);
     }

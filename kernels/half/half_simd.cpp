@@ -80,20 +80,19 @@ double magnitude_run(const double* x, size_t n) {
 }
 
 template <bool kStream, class T>
-double encode_run(const T* x, size_t n, float inverse, Half* half) {
+HWY_INLINE void encode_run(const T* x, size_t n, float inverse, Half* half,
+                           Magnitude32* magnitude) {
   const VF32 vinverse = hn::Set(DF32(), inverse);
-  Magnitude32 magnitude;
   size_t i = 0;
   for (; i + N <= n; i += N) {
     const VF32 v = load_f32(x + i);
-    const auto finite = magnitude.add(v);
+    const auto finite = magnitude->add(v);
     store_f32<kStream>(hn::IfThenElse(finite, hn::Mul(v, vinverse), v), half + i);
   }
   for (; i < n; ++i) {
-    magnitude.add_one(to_float(x[i]));
+    magnitude->add_one(to_float(x[i]));
     half[i] = half_encode_value(to_float(x[i]), inverse);
   }
-  return magnitude.result();
 }
 
 #if HWY_TARGET != HWY_SCALAR
@@ -111,15 +110,15 @@ HWY_INLINE VF32Half round_to_half(VF64 v) {
 #endif
 
 template <bool kStream>
-double encode_run(const double* x, size_t n, double inverse, Half* half) {
-  Magnitude64 magnitude;
+HWY_INLINE void encode_run(const double* x, size_t n, double inverse, Half* half,
+                           Magnitude64* magnitude) {
   size_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
   const VF64 vinverse = hn::Set(DF64(), inverse);
   for (; i + N <= n; i += N) {
     VF64 v[2] = {load_f64(x + i), load_f64(x + i + kLanes64)};
     for (VF64& part : v) {
-      const auto finite = magnitude.add(part);
+      const auto finite = magnitude->add(part);
       part = hn::IfThenElse(finite, hn::Mul(part, vinverse), part);
     }
     const VF32 both = hn::Combine(DF32(), round_to_half(v[1]), round_to_half(v[0]));
@@ -127,10 +126,9 @@ double encode_run(const double* x, size_t n, double inverse, Half* half) {
   }
 #endif
   for (; i < n; ++i) {
-    magnitude.add_one(x[i]);
+    magnitude->add_one(x[i]);
     half[i] = half_encode_value(x[i], inverse);
   }
-  return magnitude.result();
 }
 
 template <bool kStream, class T>
@@ -194,19 +192,25 @@ double half_magnitude_run(const void* x, DType dtype, size_t n) {
 double half_encode_run(const void* x, DType dtype, size_t n, double inverse, bool stream,
                        Half* half) {
   stream = stream && can_stream(half);
-  const auto run = [&](const auto* values, auto factor) HWY_ATTR {
-    if (!stream) return encode_run<false>(values, n, factor, half);
-    const double magnitude = encode_run<true>(values, n, factor, half);
-    hwy::FlushStream();
-    return magnitude;
+  const auto run = [&](const auto* values, auto factor, auto magnitude) HWY_ATTR {
+    if (stream) {
+      for_each_page(values, n, [&](size_t i, size_t count) HWY_ATTR {
+        look_up_page_ahead(half + i);
+        encode_run<true>(values + i, count, factor, half + i, &magnitude);
+      });
+      hwy::FlushStream();
+    } else {
+      encode_run<false>(values, n, factor, half, &magnitude);
+    }
+    return magnitude.result();
   };
   switch (dtype) {
     case DType::kFloat64:
-      return run(static_cast<const double*>(x), inverse);
+      return run(static_cast<const double*>(x), inverse, Magnitude64());
     case DType::kBFloat16:
-      return run(static_cast<const BFloat16*>(x), static_cast<float>(inverse));
+      return run(static_cast<const BFloat16*>(x), static_cast<float>(inverse), Magnitude32());
     default:
-      return run(static_cast<const float*>(x), static_cast<float>(inverse));
+      return run(static_cast<const float*>(x), static_cast<float>(inverse), Magnitude32());
   }
 }
 
@@ -214,7 +218,9 @@ void half_decode_run(const Half* half, size_t n, double scale, bool stream, void
   const bool narrow_scale = double{static_cast<float>(scale)} == scale;
   const auto run = [&](auto* values, auto factor) HWY_ATTR {
     if (stream && can_stream(values)) {
-      decode_run<true>(half, n, factor, values);
+      for_each_page(values, n, [&](size_t i, size_t count) HWY_ATTR {
+        decode_run<true>(half + i, count, factor, values + i);
+      });
       hwy::FlushStream();
     } else {
       decode_run<false>(half, n, factor, values);

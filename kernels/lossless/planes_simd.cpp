@@ -161,21 +161,28 @@ size_t merge_vectors(const Map& map, const uint8_t* const* planes, size_t n, uin
   constexpr size_t kBytes = sizeof(typename Map::Word);
   const uint8_t* plane[kBytes];
   for (size_t b = 0; b < kBytes; ++b) plane[b] = planes[b];
-  size_t i = 0;
-  for (; i + kVector <= n; i += kVector) {
-    V8 v[kBytes];
-    for (size_t b = 0; b < kBytes; ++b) v[b] = hn::LoadU(kD8, plane[b] + i);
-    put_together<kBytes>(v);
-    for (size_t k = 0; k < kBytes; ++k) {
-      uint8_t* out = y + i * kBytes + k * kVector;
-      if (kStream) {
-        hn::Stream(map.unmap(v[k]), kD8, out);
-      } else {
-        hn::StoreU(map.unmap(v[k]), kD8, out);
+  const auto vectors = [&](size_t i, size_t count) HWY_ATTR {
+    for (const size_t end = i + count; i < end; i += kVector) {
+      V8 v[kBytes];
+      for (size_t b = 0; b < kBytes; ++b) v[b] = hn::LoadU(kD8, plane[b] + i);
+      put_together<kBytes>(v);
+      for (size_t k = 0; k < kBytes; ++k) {
+        uint8_t* out = y + i * kBytes + k * kVector;
+        if (kStream) {
+          hn::Stream(map.unmap(v[k]), kD8, out);
+        } else {
+          hn::StoreU(map.unmap(v[k]), kD8, out);
+        }
       }
     }
+  };
+  const size_t whole = n / kVector * kVector;
+  if (kStream) {
+    for_each_page(reinterpret_cast<typename Map::Word*>(y), whole, vectors);
+  } else {
+    vectors(0, whole);
   }
-  return i;
+  return whole;
 }
 
 #endif

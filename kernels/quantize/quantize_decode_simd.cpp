@@ -30,6 +30,9 @@ HWY_INLINE void unpack_nibbles(const uint8_t* bytes, size_t n, bool sign_extend,
   }
 }
 
+// Values at a time, at most: as float32 they fill a page, and each page has to be looked up.
+constexpr size_t kStepRun = kPageBytes / sizeof(float);
+
 // Reads the steps of one span, in order; those of 4 bits by way of a stage in L1.
 class StepReader {
  public:
@@ -43,12 +46,13 @@ class StepReader {
         q_(static_cast<const uint8_t*>(q) + span.row * plan.row_bytes +
            (four_ ? span.col / 2 : span.col)) {}
 
-  // Up to n values, at least 1; *count of them. REQUIRES: n >= 1, and that many are left.
+  // Up to n values, at least 1 and at most kStepRun; *count of them. REQUIRES: n >= 1, and that
+  // many are left.
   HWY_INLINE const int8_t* next(size_t n, size_t* count) {
     if (!four_) {
-      *count = n;
-      q_ += n;
-      return reinterpret_cast<const int8_t*>(q_) - n;
+      *count = n < kStepRun ? n : kStepRun;
+      q_ += *count;
+      return reinterpret_cast<const int8_t*>(q_) - *count;
     }
     if (at_ == filled_) fill();
     *count = n < filled_ - at_ ? n : filled_ - at_;
@@ -57,12 +61,10 @@ class StepReader {
   }
 
  private:
-  static constexpr size_t kPiece = 1024;
-
   // Rows of an even length run into one another; others end within a byte.
   void fill() {
     int64_t n = odd_ && row_left_ < left_ ? row_left_ : left_;
-    if (n > static_cast<int64_t>(kPiece)) n = kPiece;
+    if (n > static_cast<int64_t>(kStepRun)) n = kStepRun;
     filled_ = static_cast<size_t>(n);
     unpack_nibbles(q_, filled_, symmetric_, stage_);
     q_ += (filled_ + 1) / 2;
@@ -76,7 +78,7 @@ class StepReader {
   int64_t row_left_, left_;
   const uint8_t* q_;
   size_t at_ = 0, filled_ = 0;
-  alignas(64) int8_t stage_[kPiece];
+  alignas(64) int8_t stage_[kStepRun];
 };
 
 template <bool kStream, class T>
@@ -114,10 +116,15 @@ class ValueWriter {
     if (!straight_) stage->clear();
   }
 
+  // REQUIRES: n <= kStepRun.
   HWY_INLINE void run(const int8_t* steps, size_t n, float scale, int32_t zero_point) {
     if (straight_) {
-      far_ ? decode_run<true>(steps, n, scale, zero_point, y_)
-           : decode_run<false>(steps, n, scale, zero_point, y_);
+      if (far_) {
+        look_up_page_ahead(y_);
+        decode_run<true>(steps, n, scale, zero_point, y_);
+      } else {
+        decode_run<false>(steps, n, scale, zero_point, y_);
+      }
       y_ += n;
       return;
     }

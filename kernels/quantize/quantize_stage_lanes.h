@@ -103,6 +103,7 @@ size_t flush_lines(int8_t* stage, size_t filled, size_t lead, bool stream, uint8
   constexpr size_t kSteps = kLineSteps<kNibbles>;
   const size_t count = filled / kSteps;
   if (count == 0) return 0;
+  if (stream) look_up_page_ahead(line);
   size_t i = 0;
   if (lead != 0) store_part<kNibbles>(stage, lead, kLine, line), i = 1;
   for (; i < count; ++i) {

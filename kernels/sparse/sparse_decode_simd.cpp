@@ -37,6 +37,7 @@ HWY_INLINE void send(const T* piece, int64_t n, T* y) {
   constexpr int64_t kLanes = hn::MaxLanes(hn::ScalableTag<T>());
   int64_t i = 0;
   if ((reinterpret_cast<uintptr_t>(y) & (kLanes * sizeof(T) - 1)) == 0) {
+    look_up_page_ahead(y);
     for (; i + kLanes <= n; i += kLanes) hn::Stream(hn::Load(d, piece + i), d, y + i);
   }
   memcpy(y + i, piece + i, static_cast<size_t>(n - i) * sizeof(T));
@@ -217,6 +218,7 @@ void expand_run(const uint8_t* bits, const T* values, size_t room, size_t n, T* 
     uint64_t word;
     memcpy(&word, bits + i / 8, 8);
     room -= hwy::PopCount(word);
+    if (kStream) look_up_page_ahead(y + i);
     for (size_t k = i; k < i + 64; k += 8, word >>= 8) {
       const uint32_t byte = static_cast<uint32_t>(word & 0xff);
       expand_eight<kStream>(byte, lane_bits, values, y + k);
