@@ -232,7 +232,7 @@ Payload code_units(const BoundedPlan& plan, const Source& source, int64_t param)
         return status == Status::kOk ? size : 0;
       },
       [&](int64_t unit) {
-        packed.expect(ops::expected_end(total, unit, plan.unit_count));
+        packed.expect(ops::expected_end(0, total, unit, plan.unit_count));
         return total;
       },
       [&](int64_t unit, int64_t end) {

@@ -28,8 +28,8 @@ struct DecodedPieces {
   std::function<void(int64_t, void*)> decode;  // a piece to where its first element is to be
 };
 
-// The same numbers as with y decoded first, for which no memory is taken but some hundred KiB a
-// thread.
+// The same numbers as with y decoded first, for which no memory is taken but that of a piece and of
+// what is measured at a time, some hundred KiB, for each thread.
 ErrorMeasure measure_error_of_pieces(const at::Tensor& x, const DecodedPieces& y);
 
 // What every back end begins with.

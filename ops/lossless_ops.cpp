@@ -87,7 +87,7 @@ at::Tensor lossless_encode_cpu(const at::Tensor& x, int64_t level) {
         return lossless_encode_unit_cpu(plan, data, unit, level_number, in_place && large, to);
       },
       [&](int64_t unit) {
-        bytes.expect(expected_end(end, unit, plan.unit_count));
+        bytes.expect(expected_end(plan.header_bytes, end, unit, plan.unit_count));
         return lossless_unit_begin(end);
       },
       [&](int64_t unit, int64_t unit_end) {

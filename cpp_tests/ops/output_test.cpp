@@ -9,6 +9,9 @@
 #include <fstream>
 #include <string>
 
+#include "ops/base/ordered_units.h"
+#include "ops/base/reserved_bytes.h"
+
 namespace qvlmem::ops {
 namespace {
 
@@ -41,6 +44,22 @@ TEST(OutputTest, LargeOnesAskForHugePages) {
   const std::string flags = mapping_flags(middle);
   if (flags.empty()) GTEST_SKIP() << "this kernel tells no flags of mappings";
   EXPECT_NE(flags.find(" hg "), std::string::npos) << flags;
+}
+
+// What units before tell of those to come is a guess, and the memory behind is somebody else's.
+TEST(OutputTest, NothingIsAskedForBeyondWhatIsReserved) {
+  constexpr int64_t kBytes = int64_t{64} << 20;
+  ReservedBytes first(kBytes), second(kBytes);
+  ReservedBytes& low = first.data() < second.data() ? first : second;
+  ReservedBytes& high = first.data() < second.data() ? second : first;
+  low.expect(high.data() + kBytes - low.data());
+  const std::string flags = mapping_flags(reinterpret_cast<uintptr_t>(high.data() + kBytes / 2));
+  EXPECT_EQ(flags.find(" hg "), std::string::npos) << flags;
+  // The header of many units is no part of the first.
+  constexpr int64_t kUnits = int64_t{1} << 16, kHeader = 8 * kUnits, kUnit = int64_t{1} << 17;
+  EXPECT_EQ(expected_end(kHeader, kHeader, 0, kUnits), kHeader);
+  EXPECT_LE(expected_end(kHeader, kHeader + kUnit, 1, kUnits), kHeader + kUnits * kUnit);
+  EXPECT_EQ(expected_end(0, 300, 3, 5), 400);
 }
 
 TEST(OutputTest, OfAnySize) {

@@ -156,6 +156,30 @@ TEST(SvdDeviceTest, WaitsOnceForWhatItDecidesBy) {
   EXPECT_EQ(low.reads, 2);
 }
 
+// A limit that the rank just meets refuses nothing, and changes no bit; one that it does not, all.
+TEST(SvdDeviceTest, ALimitRefusesOnlyWhatIsBeyondIt) {
+  at::manual_seed(11);
+  std::vector<NamedSpectrum> all = spectra(240);
+  for (const double power : {0.3, 0.5, 0.7, 0.9, 1.1, 1.3}) {
+    all.push_back({"power", positions(240).pow(-power)});
+  }
+  for (const NamedSpectrum& spectrum : all) {
+    SCOPED_TRACE(spectrum.name);
+    const at::Tensor x = with_spectrum(300, 240, spectrum.values);
+    for (const double energy : {0.9, 0.99, 0.9999}) {
+      SCOPED_TRACE(energy);
+      FixedOrder device;
+      const auto free = to_energy(device, x, energy, 240);
+      ASSERT_TRUE(free);
+      const int64_t rank = free->u.size(1);
+      const auto limited = to_energy(device, x, energy, rank);
+      ASSERT_TRUE(limited) << rank;
+      EXPECT_TRUE(at::equal(limited->u, free->u) && at::equal(limited->v, free->v));
+      EXPECT_FALSE(to_energy(device, x, energy, rank - 1));
+    }
+  }
+}
+
 // What the first wait brings may be that all was in vain: then it is an error, or begun anew.
 TEST(SvdDeviceTest, TheScanComesWithTheFirstWait) {
   at::manual_seed(8);

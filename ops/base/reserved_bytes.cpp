@@ -17,12 +17,13 @@ namespace qvlmem::ops {
 
 ReservedBytes::ReservedBytes(int64_t bytes)
     : data_(
-          static_cast<uint8_t*>(c10::alloc_cpu(static_cast<size_t>(std::max<int64_t>(bytes, 1))))) {
-}
+          static_cast<uint8_t*>(c10::alloc_cpu(static_cast<size_t>(std::max<int64_t>(bytes, 1))))),
+      bytes_(bytes) {}
 
 ReservedBytes::~ReservedBytes() { c10::free_cpu(data_); }
 
 void ReservedBytes::expect(int64_t end) {
+  end = std::min(end, bytes_);
   if (end - expected_ < int64_t{kHugePage}) return;
   const uint8_t* const told = ask_for_huge_pages(data_ + expected_, data_ + end);
   expected_ = told - data_;

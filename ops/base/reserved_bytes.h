@@ -21,8 +21,8 @@ class ReservedBytes {
 
   uint8_t* data() { return data_; }
 
-  // Says that bytes up to `end` will be written, of which the whole huge pages that were not told
-  // of before are asked for as such (empty_output). Never those that may not all be written.
+  // Says that bytes up to `end`, or to the last, are likely to be written, of which the whole huge
+  // pages that were not told of before are asked for as such (empty_output).
   void expect(int64_t end);
 
   // The first `count` elements as a flat tensor on the CPU; this object holds nothing after.
@@ -30,6 +30,7 @@ class ReservedBytes {
 
  private:
   uint8_t* data_;
+  int64_t bytes_;
   int64_t expected_ = 0;
 };
 

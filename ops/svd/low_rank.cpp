@@ -26,10 +26,6 @@ constexpr double kSamplingMargin = 1.25;
 
 double missing_share(double energy) { return std::max(1.0 - energy, kRoundingEnergy); }
 
-// Directions beyond the wanted ones, for a sample finds the leading directions the better the more
-// it has.
-int64_t with_oversampling(int64_t rank) { return rank + std::max<int64_t>(8, rank / 8); }
-
 // What the spectrum says of the rank: one that is enough by it, and an estimate of the least that
 // any basis needs. By Ky Fan no rank keeps more of A than as many of these values and all that is
 // missing; of the missing, at least half (measured: 0.6 to 0.8) lies beyond the directions found,
@@ -121,27 +117,41 @@ int64_t least_rank_beside(SvdDevice& device, RangeFinder& finder, double energy,
   return most;
 }
 
-struct Growth {
-  bool reached;  // at most `allowed` is missing
-  double rate;   // by which the logarithm of the missing energy fell, a column of the last block
+// Whether no rank up to `most` leaves so little missing: by Ky Fan none keeps more of A than as
+// many of the basis's values and all that the basis misses.
+bool is_beyond(RangeFinder& finder, double allowed, int64_t most) {
+  if (finder.size() <= most) return false;
+  return svd_rank_within(finder.spectrum().values.data(), finder.size(), allowed) > most;
+}
+
+enum class Reached {
+  kEnergy,   // at most what is allowed is missing
+  kRefusal,  // rank max_rank will not do
+  kNeither,
 };
 
-// Grows the basis, at most doubling, until at most the share `allowed_share` is missing or it is
-// clear that largest_size would not do, or likely that `half` of the dimensions would not, which is
-// the largest size that is worth growing to. The spectrum comes with the blocks that may well be
-// the last: the first, which costs little, and those that were not kept to a doubling.
-Growth grow_to_energy(RangeFinder& finder, double allowed_share, int64_t half,
-                      int64_t largest_size) {
+struct Growth {
+  Reached reached;
+  double rate;  // by which the logarithm of the missing energy fell, a column of the last block
+};
+
+// Grows the basis, at most doubling, until at most the share `allowed_share` is missing, or it is
+// clear that rank max_rank would not do, or likely that a basis of `half` of the dimensions would
+// not, which is the largest that is worth growing to. Its sizes do not depend on max_rank, or a
+// factorisation that is given one would refuse what another finds. The spectrum comes with the
+// blocks that may well be the last: the first, which costs little, those that were not kept to a
+// doubling, and those that may tell a refusal.
+Growth grow_to_energy(RangeFinder& finder, double allowed_share, int64_t half, int64_t max_rank) {
   constexpr double kAim = 0.5;    // of what is allowed: the truncation needs its share
   constexpr double kSlack = 1.5;  // a block may miss so much of what its width could have held
   double missing = 0, rate = 0;
-  int64_t target = std::min(kFirstBlock, largest_size);
+  int64_t target = std::min(kFirstBlock, half);
   bool may_be_last = true;
   while (finder.size() < target) {
     const int64_t last_size = finder.size();
     const double last_rate = rate;
     finder.grow(target - last_size);
-    if (may_be_last) finder.expect_spectrum();
+    if (may_be_last || target > max_rank) finder.expect_spectrum();
     const double allowed = allowed_share * finder.energy();
     const double last_missing = last_size == 0 ? finder.energy() : missing;
     missing = finder.missing_energy();
@@ -149,22 +159,27 @@ Growth grow_to_energy(RangeFinder& finder, double allowed_share, int64_t half,
     const double added = size - static_cast<double>(last_size);
     if (!(missing < last_missing)) break;  // A has no more
     rate = std::log(last_missing / missing) / added;
-    if (missing <= allowed) return {true, rate};
+    if (is_beyond(finder, allowed, max_rank)) return {Reached::kRefusal, rate};
+    if (missing <= allowed) return {Reached::kEnergy, rate};
     // Directions come in order: the next ones hold no more, each, than the last did. Where what is
     // missing falls ever more slowly, its logarithm will hardly fall faster than it does now.
     const double by_rate = columns_until(missing, allowed, rate);
     double least = (missing - allowed) * added / (kSlack * (last_missing - missing));
+    // Of what as many directions as max_rank hold between them a block holds at least its share.
+    // One of more than half as many is not taken at its word so soon.
+    const double most = std::max(static_cast<double>(max_rank), 2 * added);
+    if (max_rank < half && added + least > most) return {Reached::kRefusal, rate};
     if (rate < last_rate) least = std::max(least, by_rate);
-    if (size + least > static_cast<double>(largest_size)) break;
+    if (size + least > static_cast<double>(half)) break;
     // Flat spectra fall faster towards their end, so that half of what the rate says may do.
     if (finder.size() >= half / 8 && size + by_rate / 2 > static_cast<double>(half)) break;
     const double wanted = columns_until(missing, kAim * allowed, rate);
     const double block = std::min(wanted, size);
     may_be_last = wanted <= size;
     target = finder.size() + static_cast<int64_t>(std::max(block, kSmallestBlock));
-    target = std::min(target, largest_size);
+    target = std::min(target, half);
   }
-  return {false, rate};
+  return {Reached::kNeither, rate};
 }
 
 }  // namespace
@@ -181,15 +196,22 @@ std::optional<LowRank> factor_to_energy(SvdDevice& device, SvdMatrix& matrix, do
                                         int64_t max_rank, uint64_t seed) {
   const int64_t least_dim = std::min(matrix.a().size(0), matrix.a().size(1));
   const int64_t half = least_dim <= kTiny ? 0 : least_dim / 2;
-  const int64_t largest_size = std::min(half, with_oversampling(max_rank));
   RangeFinder finder(device, matrix, seed);
   if (max_rank < 1) {
     finder.energy();  // that x is not finite comes first
     return std::nullopt;
   }
-  const Growth growth = grow_to_energy(finder, missing_share(energy), half, largest_size);
-  if (!growth.reached) {
-    if (largest_size < half) return std::nullopt;
+  const Growth growth = grow_to_energy(finder, missing_share(energy), half, max_rank);
+  if (growth.reached == Reached::kRefusal) return std::nullopt;
+  const bool spans = growth.reached == Reached::kNeither;
+  if (spans) {
+    // Before all of the space, as much of it as shows that it would be in vain.
+    const int64_t telling = std::min(2 * max_rank + static_cast<int64_t>(kSmallestBlock), half);
+    if (telling > max_rank && telling > finder.size()) {
+      finder.grow(telling - finder.size());
+      finder.expect_spectrum();
+      if (is_beyond(finder, missing_share(energy) * finder.energy(), max_rank)) return std::nullopt;
+    }
     finder.span();
   }
   finder.expect_spectrum();
@@ -197,8 +219,9 @@ std::optional<LowRank> factor_to_energy(SvdDevice& device, SvdMatrix& matrix, do
   RankEstimate found(finder, allowed);
   // More columns cost three products with A each, a refinement two for every column there is. The
   // whole space has nothing to refine.
-  bool refined = !growth.reached;
+  bool refined = spans;
   for (bool grown = false; !refined && !found.is_tight(); grown = true) {
+    if (is_beyond(finder, allowed, max_rank)) return std::nullopt;
     const double columns = std::max(
         kSmallestBlock, columns_until(finder.missing_energy(), found.tight_missing, growth.rate));
     const double size = static_cast<double>(finder.size());

@@ -27,8 +27,8 @@ double largest_value(at::ScalarType dtype);
 at::ScalarType energy_dtype(double energy);
 
 // The smallest rank that keeps the share `energy` in (0, 1] of ||x||^2 > 0; nothing where that is
-// above max_rank (told early, mostly). A share within 2^-44 of 1, which is a relative error
-// of two roundings of float32, counts as 1.
+// above max_rank, as early as that is clear: a limit that is met changes no bit. A share within
+// 2^-44 of 1, which is a relative error of two roundings of float32, counts as 1.
 //
 // The basis grows until the energy is reached, at most doubling, and then grows further or is
 // refined until the rank is within 5% (or one) of the smallest. No full decomposition, but where

@@ -63,6 +63,27 @@ def test_factors_that_give_every_bit_back_are_not_passed_over(ops, dtype):
         assert ops.compress(x, max_error=max_error).nbytes() <= c.nbytes()
 
 
+@pytest.mark.parametrize(('rows', 'columns', 'low', 'high'), [(600, 600, 1.06, 1.08), (900, 600, 1.035, 1.055)])
+def test_a_rank_that_just_pays_is_not_passed_over(ops, rows, columns, low, high):
+    """Where svd is a little smaller than what else meets the bound, it must not be refused for want of directions."""
+    u, v = (torch.linalg.qr(torch.randn(n, 600)).Q for n in (rows, columns))
+    taken = []
+    for power in torch.linspace(low, high, 21).tolist():
+        x = u * torch.arange(1, 601) ** -power @ v.T
+        svd, auto = ops.compress(x, 'svd'), ops.compress(x, max_error=0.1)
+        assert svd.relative_error() <= 0.1 and auto.nbytes() <= svd.nbytes()
+        taken.append(auto.method() == 'svd')
+    assert not taken[0] and taken[-1]
+
+
+@pytest.mark.parametrize(('a', 'b', 'sign'), [(74, 53, -1), (30, 12, 1), (83, 82, 1)])
+def test_columns_that_cancel_in_many_samples_are_not_passed_over(ops, a, b, sign):
+    x = torch.zeros(2000, 100)
+    x[:, a] = torch.randn(2000)
+    x[:, b] = sign * x[:, a]
+    assert ops.compress(x, max_error=1e-6).nbytes() <= ops.compress(x, 'svd').nbytes()
+
+
 @given(tensors(nonfinite=True), BOUNDS)
 def test_no_error_allowed_means_every_bit(ops, x, bound):
     c = ops.compress(x, max_error=0.0, bound=bound)
