@@ -57,7 +57,7 @@ LosslessEncodeCall prepare_lossless_encode(const at::Tensor& x, int64_t level) {
   const DType dtype = kernel_dtype("lossless_encode", x.scalar_type());
   LosslessEncodeCall call;
   check_status("lossless_encode", "x", make_lossless_plan(x.numel(), dtype, &call.plan));
-  call.values = x.contiguous();
+  call.values = contiguous(x);
   return call;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/base/check.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/nonzero.h>
 #include <c10/core/ScalarType.h>
@@ -146,6 +147,18 @@ void check_dense(const char* op, const char* argument, const at::Tensor& x) {
                               "qvlmem::", op, ": expected ", argument,
                               " to be a dense tensor, got ", describe(x));
 }
+
+at::Tensor copy_of(const at::Tensor& x) {
+  const at::Tensor copy = at::empty(x.sizes(), x.options());
+  if (x.element_size() == 1) {
+    copy.view(at::kByte).copy_(x.view(at::kByte));
+  } else {
+    copy.copy_(x);
+  }
+  return copy;
+}
+
+at::Tensor contiguous(const at::Tensor& x) { return x.is_contiguous() ? x : copy_of(x); }
 
 void check_device(const char* op, const char* argument, const at::Tensor& x) {
 #ifdef QVLMEM_WITH_CUDA

@@ -28,6 +28,10 @@ void check_lossy_input(const char* op, const at::Tensor& x);
 // TypeError for None; NotImplementedError unless x is a dense strided tensor (no sparse or
 // quantized one).
 void check_dense(const char* op, const char* argument, const at::Tensor& x);
+// x's values in a contiguous tensor of its own, and in one that may be x. PyTorch has no strided
+// copy of every dtype of one byte (float4_e2m1fn_x2): they are copied as bytes.
+at::Tensor copy_of(const at::Tensor& x);
+at::Tensor contiguous(const at::Tensor& x);
 // NotImplementedError unless the library holds kernels for x's device.
 void check_device(const char* op, const char* argument, const at::Tensor& x);
 // TypeError unless x has this dtype; ValueError unless it has this shape.

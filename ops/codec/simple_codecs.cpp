@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The codecs that are little more than one op: none, fp16, int8, int4.
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 
 #include "kernels/base/checked.h"
@@ -17,18 +15,12 @@ namespace qvlmem {
 namespace {
 
 Payload encode_none(const at::Tensor& x, const CompressOptions&) {
-  // A copy that owns only its bytes: what is held must not change with x, nor keep more than x
-  // alive.
-  at::Tensor copy = at::empty(x.sizes(), x.options());
-  copy.copy_(x);
-  return {{}, {copy}};
+  // What is held must not change with x, nor keep more than x alive.
+  return {{}, {ops::copy_of(x)}};
 }
 
 at::Tensor decode_none(const Payload& payload, const TensorInfo&) {
-  const at::Tensor& x = payload.parts[0];
-  at::Tensor copy = at::empty(x.sizes(), x.options());
-  copy.copy_(x);
-  return copy;
+  return ops::copy_of(payload.parts[0]);
 }
 
 void check_none(const Payload& payload, const TensorInfo& info) {

@@ -168,7 +168,7 @@ CompressedTensorPtr try_codec(const Candidate& candidate, const at::Tensor& x, i
 // that is smaller than x.
 CompressedTensorPtr select(const at::Tensor& x, const CompressOptions& options) {
   // Once for all candidates.
-  const at::Tensor dense = x.detach().resolve_conj().resolve_neg().contiguous();
+  const at::Tensor dense = ops::contiguous(x.detach().resolve_conj().resolve_neg());
   at::Tensor on_host;  // copied when the first codec asks for it
   const bool may_lose =
       may_lose_bits(dense.scalar_type()) && backend_of("compress", "x", dense).all_finite(dense);

@@ -185,6 +185,8 @@ def laid_out_bits(x, layout):
 
 def raw_bytes(x):
     """x's values in logical order as a flat uint8 tensor."""
+    if x.dtype.itemsize == 1:  # PyTorch cannot copy all of these
+        x = x.view(torch.uint8)
     flat = x.resolve_conj().resolve_neg().reshape(-1)
     return flat.clone(memory_format=torch.contiguous_format).view(torch.uint8)
 
