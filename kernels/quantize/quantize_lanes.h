@@ -30,9 +30,9 @@ HWY_INLINE VI32 round_to_int(VF32 v) {
 // asked for comes to the end of one. Up to a third faster (measured).
 template <class T>
 HWY_INLINE size_t ahead_bytes(const T* x, int64_t between) {
-  constexpr size_t kPage = 4096, kLeast = 2 * kPage, kIntoPage = 1024;
+  constexpr size_t kLeast = 2 * kPageBytes, kIntoPage = 1024;
   const size_t skipped = static_cast<size_t>(between) * sizeof(T);
-  return skipped + kLeast + (kIntoPage - reinterpret_cast<uintptr_t>(x) - skipped) % kPage;
+  return skipped + kLeast + (kIntoPage - reinterpret_cast<uintptr_t>(x) - skipped) % kPageBytes;
 }
 
 // Whether values further on are asked for, and what becomes of them.

@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -195,6 +196,10 @@ Eigen FixedOrder::eigen_descending(at::Tensor symmetric) {
   int info = 0, int_size = 0;
   const int query = -1;
   dsyevd_("V", "L", &n, a, &n, found, &work_size, &query, &int_size, &query, &info);
+  TORCH_CHECK_VALUE(work_size <= std::numeric_limits<int>::max(),
+                    "qvlmem::svd: expected at most 32766 directions, which is what LAPACK solves "
+                    "for, got ",
+                    n);
   const int count = static_cast<int>(work_size);
   const at::Tensor work = at::empty({count}, at::kDouble);
   std::vector<int> ints(int_size);
