@@ -130,6 +130,8 @@ HWY_INLINE ErrorSums measure_row(const T* x, const T* y, size_t cols) {
   ErrorSums row;
   for (size_t begin = 0; begin < cols; begin += kErrorRun) {
     const size_t n = cols - begin < size_t{kErrorRun} ? cols - begin : size_t{kErrorRun};
+    look_up_page_ahead(x + begin);
+    look_up_page_ahead(y + begin);
     const int32_t exponent = run_exponent(x + begin, y + begin, n);
     const double factor = power_of_two(-exponent);
     ErrorSums run = measure_run<false>(x + begin, y + begin, n, factor);

@@ -138,22 +138,28 @@ size_t split_vectors(const Map& map, const uint8_t* x, size_t n, uint32_t stream
     plane[b] = planes[b];
     if (reinterpret_cast<uintptr_t>(plane[b]) % kVector != 0) stream_mask &= ~(1u << b);
   }
-  size_t i = 0;
-  for (; i + kVector <= n; i += kVector) {
-    V8 v[kBytes];
-    for (size_t k = 0; k < kBytes; ++k) {
-      v[k] = map.map(hn::LoadU(kD8, x + i * kBytes + k * kVector));
-    }
-    take_apart<kBytes>(v);
+  const auto vectors = [&](size_t i, size_t count) HWY_ATTR {
     for (size_t b = 0; b < kBytes; ++b) {
-      if ((stream_mask >> b & 1u) != 0) {
-        hn::Stream(v[b], kD8, plane[b] + i);
-      } else {
-        hn::StoreU(v[b], kD8, plane[b] + i);
+      if ((stream_mask >> b & 1u) != 0) look_up_page_ahead(plane[b] + i);
+    }
+    for (const size_t end = i + count; i < end; i += kVector) {
+      V8 v[kBytes];
+      for (size_t k = 0; k < kBytes; ++k) {
+        v[k] = map.map(hn::LoadU(kD8, x + i * kBytes + k * kVector));
+      }
+      take_apart<kBytes>(v);
+      for (size_t b = 0; b < kBytes; ++b) {
+        if ((stream_mask >> b & 1u) != 0) {
+          hn::Stream(v[b], kD8, plane[b] + i);
+        } else {
+          hn::StoreU(v[b], kD8, plane[b] + i);
+        }
       }
     }
-  }
-  return i;
+  };
+  const size_t whole = n / kVector * kVector;
+  for_each_page(reinterpret_cast<const typename Map::Word*>(x), whole, vectors);
+  return whole;
 }
 
 template <bool kStream, class Map>

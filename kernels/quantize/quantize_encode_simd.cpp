@@ -34,6 +34,7 @@ Status encode_batches(const QuantizePlan& plan, const QuantizeSpan& span, const 
     if (count > most) count = most;
     const size_t n = static_cast<size_t>(cols);
     batch.count = static_cast<size_t>(count);
+    look_up_page_ahead(x);
     for (size_t i = 0; i < batch.count; ++i, x += n) {
       batch.set<kSymmetric>(i, range_run<kSymmetric, Ahead::kNone>(x, n).across());
     }
@@ -82,6 +83,7 @@ Status encode_long(const QuantizePlan& plan, const QuantizeSpan& span, const T* 
     for (int64_t at = 0; at < cols || at < next; at += kBatchCols) {
       if (at < next) {
         const size_t n = static_cast<size_t>(HWY_MIN(kBatchCols, next - at));
+        look_up_page_ahead(x + at);
         range.widen(range_run<kSymmetric, Ahead::kNone>(x + at, n));
       }
       if (at < cols) {
@@ -106,15 +108,23 @@ Status encode_units(const QuantizePlan& plan, const T* x, int64_t unit_begin, in
              : encode_batches<kSymmetric, kWay>(plan, span, x, seed, q, scale, zero_point);
 }
 
+// Where a pass does one thing alone, the processor itself reads float32 ahead fast enough, and is
+// slower when its lines are asked for, too; narrower types are worked on for longer than it looks.
+template <class T>
+constexpr bool kAskForLines = sizeof(T) < sizeof(float);
+
 template <bool kSymmetric, class T>
 void range_units(const QuantizePlan& plan, const T* x, int64_t unit_begin, int64_t unit_end,
                  QuantizeRange* ranges) {
-  const bool far = plan.rows * plan.cols >= kStreamBytes;
+  const bool far = kAskForLines<T> && plan.rows * plan.cols >= kStreamBytes;
   for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
     const QuantizeSpan span = span_of(plan, unit, unit + 1);
-    const size_t n = static_cast<size_t>(span.count);
-    const LaneRange<kSymmetric> range = far ? range_run<kSymmetric, Ahead::kKept>(x + span.flat, n)
-                                            : range_run<kSymmetric, Ahead::kNone>(x + span.flat, n);
+    const T* const values = x + span.flat;
+    LaneRange<kSymmetric> range;
+    for_each_page(values, static_cast<size_t>(span.count), [&](size_t i, size_t count) HWY_ATTR {
+      range.widen(far ? range_run<kSymmetric, Ahead::kKept>(values + i, count)
+                      : range_run<kSymmetric, Ahead::kNone>(values + i, count));
+    });
     ranges[unit - unit_begin] = range.across();
   }
 }
@@ -125,7 +135,8 @@ void encode_scaled_units(const QuantizePlan& plan, const T* x, int64_t unit_begi
                          void* q) {
   const QuantizeSpan span = span_of(plan, unit_begin, unit_end);
   Stage stage;
-  StepWriter<kSymmetric, kWay, Ahead::kOnce, T> writer(plan, x, span, seed, 0, q, &stage);
+  constexpr Ahead kAhead = kAskForLines<T> ? Ahead::kOnce : Ahead::kPage;
+  StepWriter<kSymmetric, kWay, kAhead, T> writer(plan, x, span, seed, 0, q, &stage);
   const bool odd = plan.cols % 2 != 0;
   int64_t left = plan.cols - span.col;
   for (int64_t row = span.row, count = span.count; count > 0; ++row, left = plan.cols) {

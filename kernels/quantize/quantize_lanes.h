@@ -38,6 +38,7 @@ HWY_INLINE size_t ahead_bytes(const T* x, int64_t between) {
 // Whether values further on are asked for, and what becomes of them.
 enum class Ahead {
   kNone,
+  kPage,  // not they, but the translation of their page
   kOnce,  // they are needed for a moment only, and are to push nothing out of L2
   kKept,  // they are to stay in cache
 };
@@ -45,7 +46,8 @@ enum class Ahead {
 // Asks for the lines of 4 * N elements from `ahead` on.
 template <Ahead kAhead, class T>
 HWY_INLINE void read_ahead(const T* ahead) {
-  if (kAhead == Ahead::kNone || N == 1) return;  // a line holds several times 4 elements
+  if (kAhead == Ahead::kNone || kAhead == Ahead::kPage) return;
+  if (N == 1) return;  // a line holds several times 4 elements
   for (size_t i = 0; i < 4 * N * sizeof(T); i += 64) {
     const char* line = reinterpret_cast<const char*>(ahead) + i;
     __builtin_prefetch(line, 0, kAhead == Ahead::kOnce ? 0 : 3);

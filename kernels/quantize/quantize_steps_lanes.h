@@ -72,6 +72,7 @@ HWY_INLINE void store_steps(VI32 a, VI32 b, VI32 c, VI32 d, const LaneRounding& 
 
 template <bool kSymmetric, Ahead kAhead, bool kStream, class T>
 HWY_INLINE void nearest_block(const T* x, const T* ahead, const LaneRounding& r, int8_t* q) {
+  if (kAhead == Ahead::kPage) look_up_page_ahead(x);
   read_ahead<kAhead>(ahead);
   if (kStream) look_up_page_ahead(q);
   const VI32 a = round_to_int(hn::Mul(load_f32(x), r.inverse));

@@ -106,7 +106,7 @@ struct SparseScratch {
   alignas(64) uint16_t positions[kSparseUnit + 32];        // within the unit
   alignas(64) uint8_t bits[kSparseUnit / 8];               // as kBitmask
   int64_t count;
-  uint32_t largest_key;  // of all elements of the unit
+  uint32_t largest_key;  // of all elements of the unit, where the rule can refuse any
 };
 
 // Whether the unit that was gathered last holds NaN or an infinity that the rule refuses.

@@ -45,12 +45,22 @@ class Compressor {
  public:
   HWY_INLINE explicit Compressor(hn::Mask<DU32> keep) {
 #if HWY_TARGET == HWY_AVX2
-    bits_ = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(keep.raw)));
-    order_ = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kLaneTables.gather[bits_]));
+    set_bits(static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(keep.raw))));
 #else
-    keep_ = keep.raw;
-    bits_ = static_cast<uint32_t>(keep.raw);
+    set_bits(keep.raw);
 #endif
+  }
+
+  // Of the lanes that are not 0. AVX2 compares for equality alone: what it finds is inverted here.
+  HWY_INLINE static Compressor of_nonzero(VU32 v) {
+    Compressor some;
+#if HWY_TARGET == HWY_AVX2
+    const __m256i zeros = _mm256_cmpeq_epi32(v.raw, _mm256_setzero_si256());
+    some.set_bits(static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(zeros))) ^ 0xffu);
+#else
+    some.set_bits(_mm512_test_epi32_mask(v.raw, v.raw));
+#endif
+    return some;
   }
 
   HWY_INLINE VU32 apply(VU32 v) const {
@@ -75,6 +85,17 @@ class Compressor {
   HWY_INLINE void store_bits(uint8_t* bits) const { memcpy(bits, &bits_, N / 8); }
 
  private:
+  HWY_INLINE Compressor() {}
+
+  HWY_INLINE void set_bits(uint32_t bits) {
+    bits_ = bits;
+#if HWY_TARGET == HWY_AVX2
+    order_ = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kLaneTables.gather[bits]));
+#else
+    keep_ = static_cast<__mmask16>(bits);
+#endif
+  }
+
   uint32_t bits_;
 #if HWY_TARGET == HWY_AVX2
   __m128i order_;
@@ -150,7 +171,8 @@ void histogram_run(const T* x, size_t n, uint32_t key_mask, SparseKeyRange range
 
 // ---- Gathering ----
 
-template <bool kBits, class T>
+// kNonzero: key_mask is every bit and cut 0.
+template <bool kBits, bool kNonzero, class T>
 size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_t first, T* values,
                   uint16_t* positions, uint8_t* bits, uint32_t* largest_key) {
   size_t i = 0, count = 0;
@@ -162,8 +184,10 @@ size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_t 
   const DU16Half d16;
   auto position = hn::Set(d16, static_cast<uint16_t>(first));
   const auto step = hn::Set(d16, static_cast<uint16_t>(N));
-  // Stores whose place depends on the data keep the hardware from looking far ahead by itself.
-  constexpr size_t kAhead = size_t{1} << 14;  // bytes
+  // Stores whose place depends on the data keep the hardware from looking far ahead by itself. It
+  // waits for a page's translation, too, and so that is asked for before the page's first line.
+  constexpr size_t kAhead = 3 * kPageBytes;
+  look_up_page_ahead(x);
   // Short vectors: stores of one kind follow one another, as they mostly go to one cache line. One
   // to another line than the store before takes longer.
   constexpr size_t kVectors = HWY_TARGET == HWY_AVX2 ? 4 : 64 / sizeof(T) / N, kStep = kVectors * N;
@@ -176,8 +200,8 @@ size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_t 
     for (size_t k = 0; k < kVectors; ++k) {
       const VU32 v = load_bits(x + i + k * N);
       const VU32 key = hn::And(v, mask);
-      const Compressor keep(hn::Gt(key, vcut));
-      top = hn::Max(top, key);
+      const Compressor keep = kNonzero ? Compressor::of_nonzero(v) : Compressor(hn::Gt(key, vcut));
+      if (!kNonzero) top = hn::Max(top, key);
       kept[k] = keep.apply(v);
       if (kBits) {
         keep.store_bits(bits + (i + k * N) / 8);
@@ -217,9 +241,10 @@ size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_t 
 template <class T>
 size_t gather_typed(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_t first, T* values,
                     uint16_t* positions, uint8_t* bits, uint32_t* largest_key) {
-  return bits != nullptr
-             ? gather_run<true>(x, n, key_mask, cut, first, values, positions, bits, largest_key)
-             : gather_run<false>(x, n, key_mask, cut, first, values, positions, bits, largest_key);
+  const auto run = bits != nullptr                              ? gather_run<true, false, T>
+                   : cut == 0 && key_mask == static_cast<T>(-1) ? gather_run<false, true, T>
+                                                                : gather_run<false, false, T>;
+  return run(x, n, key_mask, cut, first, values, positions, bits, largest_key);
 }
 
 }  // namespace
@@ -266,6 +291,7 @@ void sparse_place_run(const uint16_t* positions, size_t n, int32_t base, bool st
   };
   if (stream) {
     // From a whole cache line on, so that no line is written in two ways.
+    look_up_page_ahead(indices);
     while (i < n && (reinterpret_cast<uintptr_t>(indices + i) & 63) != 0) one();
     constexpr size_t kLine = 64 / sizeof(int32_t);
     for (; i + kLine <= n;) {
@@ -287,6 +313,7 @@ void sparse_stream_copy(const void* from, size_t bytes, void* to) {
   uint8_t* target = static_cast<uint8_t*>(to);
   const size_t to_line = -reinterpret_cast<uintptr_t>(target) & 63;
   const size_t head = HWY_MIN(to_line, bytes);
+  look_up_page_ahead(target);
   memcpy(target, source, head);
   const size_t end = head + ((bytes - head) & ~size_t{63});
   for (size_t i = head; i < end; i += kStep) {

@@ -26,8 +26,8 @@ QVLMEM_SIMD_DECLARE(
                               SparseKeyRange range, SparseRunHistogram* histogram);
     // Gathers the elements whose key is above cut: their values and either (bits is null) their
     // positions first..first + n - 1 or a bit for each of the n elements, the last byte padded with
-    // 0. Returns how many; raises *largest_key to that of all. Vector stores run up to 64 bytes
-    // beyond. REQUIRES: first + n <= 65536.
+    // 0. Returns how many; where key_mask leaves a bit out or cut is above 0, raises *largest_key to
+    // that of all. Vector stores run up to 64 bytes beyond. REQUIRES: first + n <= 65536.
     size_t sparse_gather_run(const void* x, int64_t element_bytes, size_t n, uint32_t key_mask,
                              uint32_t cut, size_t first, void* values, uint16_t* positions,
                              uint8_t* bits, uint32_t* largest_key);
