@@ -71,22 +71,24 @@ HWY_INLINE void store_f32(VF32 v, float* p) {
   }
 }
 
-HWY_INLINE hn::Vec<DU16Half> to_bfloat16_bits(VF32 v) {
+// A bfloat16's bits in 32-bit lanes. kFinite: no lane is NaN.
+template <bool kFinite>
+HWY_INLINE VU32 to_bfloat16_bits(VF32 v) {
   const DU32 du;
   const VU32 bits = hn::BitCast(du, v);
-  const VU32 magnitude = hn::And(bits, hn::Set(du, 0x7fffffffu));
   const VU32 top = hn::ShiftRight<16>(bits);
   const VU32 odd = hn::And(top, hn::Set(du, 1u));
   const VU32 rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), odd));
+  if (kFinite) return rounded;
+  const VU32 magnitude = hn::And(bits, hn::Set(du, 0x7fffffffu));
   const VU32 quiet = hn::Or(top, hn::Set(du, 0x0040u));
   const auto is_nan = hn::Gt(hn::BitCast(DI32(), magnitude), hn::Set(DI32(), 0x7f800000));
-  const VU32 result = hn::IfThenElse(hn::RebindMask(du, is_nan), quiet, rounded);
-  return hn::TruncateTo(DU16Half(), result);
+  return hn::IfThenElse(hn::RebindMask(du, is_nan), quiet, rounded);
 }
 
 template <bool kStream>
 HWY_INLINE void store_f32(VF32 v, BFloat16* p) {
-  const auto bits = to_bfloat16_bits(v);
+  const auto bits = hn::TruncateTo(DU16Half(), to_bfloat16_bits<false>(v));
   if (kStream) {
     hn::Stream(bits, DU16Half(), &p->bits);
   } else {
@@ -109,12 +111,40 @@ HWY_INLINE void store_f32(VF32 v, Half* p) {
 #endif
 }
 
-// Alignment that store_f32<true> needs, in bytes, for elements of size `element_bytes`.
-constexpr size_t stream_alignment(size_t element_bytes) { return kLanes32 * element_bytes; }
+// Two vectors of values, a's first. kFinite: none is NaN.
+template <bool kStream, bool kFinite, class T>
+HWY_INLINE void store_two_f32(VF32 a, VF32 b, T* p) {
+  store_f32<kStream>(a, p);
+  store_f32<kStream>(b, p + kLanes32);
+}
 
-template <class T>
-HWY_INLINE bool can_stream(const T* p) {
-  return (reinterpret_cast<uintptr_t>(p) & (stream_alignment(sizeof(T)) - 1)) == 0;
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+// Narrowed together, which takes a third of the instructions that two alone take.
+template <bool kStream, bool kFinite>
+HWY_INLINE void store_two_f32(VF32 a, VF32 b, BFloat16* p) {
+  const VU32 low = to_bfloat16_bits<kFinite>(a), high = to_bfloat16_bits<kFinite>(b);
+  const hn::ScalableTag<uint16_t> d;
+#if HWY_TARGET == HWY_AVX2
+  const __m256i both = _mm256_packus_epi32(low.raw, high.raw);
+  const hn::Vec<decltype(d)> bits{_mm256_permute4x64_epi64(both, 0xd8)};
+#else
+  const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  const __m512i both = _mm512_packus_epi32(low.raw, high.raw);
+  const hn::Vec<decltype(d)> bits{_mm512_permutexvar_epi64(order, both)};
+#endif
+  if (kStream) {
+    hn::Stream(bits, d, &p->bits);
+  } else {
+    hn::StoreU(bits, d, &p->bits);
+  }
+}
+#endif
+
+// What streaming needs an output to be aligned to, in bytes: a whole vector.
+constexpr size_t kStreamAlignment = kLanes32 * sizeof(float);
+
+HWY_INLINE bool can_stream(const void* p) {
+  return reinterpret_cast<uintptr_t>(p) % kStreamAlignment == 0;
 }
 
 constexpr size_t kPageBytes = 4096;
@@ -140,6 +170,7 @@ HWY_INLINE void for_each_page(const T* y, size_t n, Body body) {
   }
 }
 
+// NaN becomes finite, too.
 template <class T>
 HWY_INLINE VF32 clamp_to_finite(VF32 v) {
   const float limit =

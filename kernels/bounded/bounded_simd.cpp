@@ -195,11 +195,15 @@ bool quantize_run(const T* x, size_t n, const BoundedStep& step, int32_t* q) {
 template <bool kStream, class T>
 void dequantize_run(const int32_t* q, size_t n, float step, T* y) {
   const VF32 vstep = hn::Set(DF32(), step);
+  const auto vector = [&](size_t at) HWY_ATTR {
+    const VF32 steps = hn::ConvertTo(DF32(), hn::LoadU(DI32(), q + at));
+    return clamp_to_finite<T>(hn::Mul(steps, vstep));
+  };
   size_t i = 0;
-  for (; i + N <= n; i += N) {
-    const VF32 value = hn::Mul(hn::ConvertTo(DF32(), hn::LoadU(DI32(), q + i)), vstep);
-    store_f32<kStream>(clamp_to_finite<T>(value), y + i);
+  for (; i + 2 * N <= n; i += 2 * N) {
+    store_two_f32<kStream, true>(vector(i), vector(i + N), y + i);
   }
+  for (; i + N <= n; i += N) store_f32<kStream>(vector(i), y + i);
   for (; i < n; ++i) y[i] = bounded_dequantize<T>(q[i], step);
 }
 

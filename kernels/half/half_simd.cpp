@@ -131,25 +131,42 @@ HWY_INLINE void encode_run(const double* x, size_t n, double inverse, Half* half
   }
 }
 
-template <bool kStream, class T>
-void decode_run(const Half* half, size_t n, float scale, T* y) {
+// kPlain: a half's largest value times the scale is one of T's, and the scale is above 0, so that
+// nothing needs a limit, and infinities and NaN become themselves.
+template <bool kStream, bool kPlain, class T>
+HWY_INLINE void decode_run(const Half* half, size_t n, float scale, T* y) {
   const DF32 df;
   const VF32 vscale = hn::Set(df, scale);
   const VF32 limit = hn::Set(df, HalfOutput<T>::kLimit);
-  size_t i = 0;
-  for (; i + N <= n; i += N) {
-    const VF32 v = load_f32(half + i);
+  const auto vector = [&](size_t at) HWY_ATTR {
+    const VF32 v = load_f32(half + at);
     const VF32 product = hn::Mul(v, vscale);
+    if (kPlain) return product;
     const auto beyond = hn::Gt(hn::Abs(product), limit);
     const VF32 finite = hn::IfThenElse(beyond, hn::CopySign(limit, product), product);
     const auto keep = hn::Le(hn::Abs(v), hn::Set(df, kFloat16Max));
-    store_f32<kStream>(hn::IfThenElse(keep, finite, v), y + i);
+    return hn::IfThenElse(keep, finite, v);
+  };
+  size_t i = 0;
+  for (; i + 2 * N <= n; i += 2 * N) {
+    store_two_f32<kStream, false>(vector(i), vector(i + N), y + i);
   }
+  for (; i + N <= n; i += N) store_f32<kStream>(vector(i), y + i);
   for (; i < n; ++i) y[i] = half_decode_value<T>(half[i], scale);
 }
 
+template <bool kStream, class T>
+HWY_INLINE void decode_run(const Half* half, size_t n, float scale, T* y) {
+  // Scalar code may multiply a NaN to other bits.
+  if (HWY_TARGET != HWY_SCALAR && scale > 0.0f && scale * kFloat16Max <= HalfOutput<T>::kLimit) {
+    decode_run<kStream, true>(half, n, scale, y);
+  } else {
+    decode_run<kStream, false>(half, n, scale, y);
+  }
+}
+
 template <bool kStream>
-void decode_run(const Half* half, size_t n, double scale, double* y) {
+HWY_INLINE void decode_run(const Half* half, size_t n, double scale, double* y) {
   const DF64 df;
   const VF64 vscale = hn::Set(df, scale);
   const VF64 limit = hn::Set(df, kFloat64Max);

@@ -81,11 +81,11 @@ class StepReader {
   alignas(64) int8_t stage_[kStepRun];
 };
 
-template <bool kStream, class T>
-HWY_INLINE void decode_vector(const int8_t* steps, VF32 scale, VI32 zero, T* y) {
+template <class T>
+HWY_INLINE VF32 decode_vector(const int8_t* steps, VF32 scale, VI32 zero) {
   const hn::Rebind<int8_t, DI32> d8;
   const VI32 above = hn::Sub(hn::PromoteTo(DI32(), hn::LoadU(d8, steps)), zero);
-  store_f32<kStream>(clamp_to_finite<T>(hn::Mul(hn::ConvertTo(DF32(), above), scale)), y);
+  return clamp_to_finite<T>(hn::Mul(hn::ConvertTo(DF32(), above), scale));
 }
 
 template <bool kStream, class T>
@@ -93,13 +93,16 @@ HWY_INLINE void decode_run(const int8_t* steps, size_t n, float scale, int32_t z
   const VF32 vscale = hn::Set(DF32(), scale);
   const VI32 zero = hn::Set(DI32(), zero_point);
   size_t i = 0;
+  const auto vector = [&](size_t at)
+                          HWY_ATTR { return decode_vector<T>(steps + at, vscale, zero); };
   for (; i + 4 * N <= n; i += 4 * N) {
-    for (size_t k = 0; k < 4 * N; k += N)
-      decode_vector<kStream>(steps + i + k, vscale, zero, y + i + k);
+    for (size_t k = i; k < i + 4 * N; k += 2 * N) {
+      store_two_f32<kStream, true>(vector(k), vector(k + N), y + k);
+    }
   }
-  for (; i + N <= n; i += N) decode_vector<kStream>(steps + i, vscale, zero, y + i);
+  for (; i + N <= n; i += N) store_f32<kStream>(vector(i), y + i);
   if (i == n) return;
-  if (n >= N) return decode_vector<false>(steps + n - N, vscale, zero, y + n - N);
+  if (n >= N) return store_f32<false>(vector(n - N), y + n - N);
   for (; i < n; ++i) y[i] = from_float_saturating<T>(dequantize_value(steps[i], scale, zero_point));
 }
 
@@ -143,7 +146,7 @@ class ValueWriter {
 
  private:
   static bool suits_streaming(const QuantizePlan& plan, const T* y) {
-    const int64_t lanes = static_cast<int64_t>(N);
+    const int64_t lanes = static_cast<int64_t>(kStreamAlignment / sizeof(T));
     return can_stream(y) && plan.cols % lanes == 0 &&
            (plan.group % lanes == 0 || plan.group == plan.cols);
   }
