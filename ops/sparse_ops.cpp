@@ -29,7 +29,8 @@ class CooWriter {
         x_(x),
         capacity_(capacity),
         index_dtype_(sparse_wide_indices(plan.numel) ? at::kLong : at::kInt),
-        indices_(capacity * static_cast<int64_t>(c10::elementSize(index_dtype_))),
+        index_bytes_(static_cast<int64_t>(c10::elementSize(index_dtype_))),
+        indices_(capacity * index_bytes_),
         values_(capacity * plan.element_bytes) {}
 
   // False where there are more entries than room; what was written then means nothing.
@@ -61,6 +62,9 @@ class CooWriter {
       if (sparse_refuses(plan_, rule, *scratch)) refused_ = true;
       turns->wait(unit);
       const int64_t begin = end_;
+      const int64_t likely = expected_end(0, begin, unit, plan_.unit_count);
+      indices_.expect(likely * index_bytes_);
+      values_.expect(likely * plan_.element_bytes);
       const bool fits = scratch->count <= capacity_ - begin;
       if (fits) {
         end_ = begin + scratch->count;
@@ -78,6 +82,7 @@ class CooWriter {
   const void* x_;
   const int64_t capacity_;
   const at::ScalarType index_dtype_;
+  const int64_t index_bytes_;
   ReservedBytes indices_, values_;
   int64_t end_ = 0;  // belongs to whose turn it is
   std::atomic<bool> overflowed_{false}, refused_{false};

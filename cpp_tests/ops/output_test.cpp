@@ -9,7 +9,6 @@
 #include <fstream>
 #include <string>
 
-#include "ops/base/ordered_units.h"
 #include "ops/base/reserved_bytes.h"
 
 namespace qvlmem::ops {
@@ -59,7 +58,7 @@ TEST(OutputTest, NothingIsAskedForBeyondWhatIsReserved) {
   constexpr int64_t kUnits = int64_t{1} << 16, kHeader = 8 * kUnits, kUnit = int64_t{1} << 17;
   EXPECT_EQ(expected_end(kHeader, kHeader, 0, kUnits), kHeader);
   EXPECT_LE(expected_end(kHeader, kHeader + kUnit, 1, kUnits), kHeader + kUnits * kUnit);
-  EXPECT_EQ(expected_end(0, 300, 3, 5), 400);
+  EXPECT_EQ(expected_end(0, 2400, 3, 5), 2400 + 1400);
 }
 
 TEST(OutputTest, OfAnySize) {

@@ -13,12 +13,6 @@
 
 namespace qvlmem::ops {
 
-// Where the last of `count` units will end at least, as far as one can tell from where the first
-// begins and those before `unit` end: the others may be half as long.
-inline int64_t expected_end(int64_t begin, int64_t end, int64_t unit, int64_t count) {
-  return unit == 0 ? begin : end + (end - begin) / unit * (count - unit) / 2;
-}
-
 // Encodes units [0, count) to where they stay in `out`, on as many threads as have `grain` units
 // each.
 //   encode(unit, in_place, to) -> size   of at most slot_bytes bytes

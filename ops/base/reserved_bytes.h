@@ -34,4 +34,11 @@ class ReservedBytes {
   int64_t expected_ = 0;
 };
 
+// Where the last of `count` parts will end at least, as far as one can tell from where the first
+// begins and `done` of them end: the others may be an eighth shorter. What is expected and not
+// written may take the rest of one huge page.
+inline int64_t expected_end(int64_t begin, int64_t end, int64_t done, int64_t count) {
+  return done == 0 ? begin : end + (end - begin) / done * (count - done) / 8 * 7;
+}
+
 }  // namespace qvlmem::ops
