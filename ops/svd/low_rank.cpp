@@ -64,12 +64,11 @@ void check_fits(SvdDevice& device, RangeFinder& finder, const at::Tensor& map, c
 }
 
 LowRank truncate(SvdDevice& device, const SvdMatrix& matrix, RangeFinder& finder, int64_t rank) {
-  const at::Tensor& a = matrix.a();
   const at::Tensor map =
-      finder.spectrum().eigen.leading(rank).narrow(1, 0, finder.size()).to(a.scalar_type());
-  const at::TensorOptions options = a.options().dtype(matrix.original_dtype());
-  LowRank factors{empty_output({a.size(0), rank}, options),
-                  empty_output({rank, a.size(1)}, options)};
+      finder.spectrum().eigen.leading(rank).narrow(1, 0, finder.size()).to(matrix.dtype());
+  const at::TensorOptions options = matrix.options().dtype(matrix.original_dtype());
+  LowRank factors{empty_output({matrix.rows(), rank}, options),
+                  empty_output({rank, matrix.cols()}, options)};
   std::function<void(at::Tensor&)> scale;
   if (matrix.exponent() != 0) {
     scale = [&](at::Tensor& panel) { panel.mul_(std::ldexp(1.0, matrix.exponent())); };
@@ -194,7 +193,7 @@ at::ScalarType energy_dtype(double energy) {
 
 std::optional<LowRank> factor_to_energy(SvdDevice& device, SvdMatrix& matrix, double energy,
                                         int64_t max_rank, uint64_t seed) {
-  const int64_t least_dim = std::min(matrix.a().size(0), matrix.a().size(1));
+  const int64_t least_dim = std::min(matrix.rows(), matrix.cols());
   const int64_t half = least_dim <= kTiny ? 0 : least_dim / 2;
   RangeFinder finder(device, matrix, seed);
   if (max_rank < 1) {
@@ -239,7 +238,7 @@ std::optional<LowRank> factor_to_energy(SvdDevice& device, SvdMatrix& matrix, do
 }
 
 LowRank factor_to_rank(SvdDevice& device, SvdMatrix& matrix, int64_t rank, uint64_t seed) {
-  const int64_t least_dim = std::min(matrix.a().size(0), matrix.a().size(1));
+  const int64_t least_dim = std::min(matrix.rows(), matrix.cols());
   RangeFinder finder(device, matrix, seed);
   const int64_t columns = rank + std::max<int64_t>(16, rank / 4);
   if (least_dim > kTiny && columns <= least_dim / 2) {
@@ -259,7 +258,7 @@ LowRank factor_to_rank(SvdDevice& device, SvdMatrix& matrix, int64_t rank, uint6
 }
 
 int64_t least_rank(SvdDevice& device, SvdMatrix& matrix, double energy, uint64_t seed) {
-  const int64_t least_dim = std::min(matrix.a().size(0), matrix.a().size(1));
+  const int64_t least_dim = std::min(matrix.rows(), matrix.cols());
   RangeFinder finder(device, matrix, seed);
   // Without a basis the sample spreads where a few directions dominate: trusted far from that.
   const int64_t at_once = least_rank_beside(device, finder, energy, least_dim);

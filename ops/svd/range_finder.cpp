@@ -32,8 +32,8 @@ RangeFinder::RangeFinder(SvdDevice& device, SvdMatrix& matrix, uint64_t seed)
     : device_(device),
       matrix_(matrix),
       seed_(seed),
-      basis_(at::empty({0, matrix.a().size(1)}, matrix.a().options())),
-      image_(at::empty({0, matrix.a().size(0)}, matrix.a().options())) {}
+      basis_(at::empty({0, matrix.cols()}, matrix.options())),
+      image_(at::empty({0, matrix.rows()}, matrix.options())) {}
 
 // Orthonormal rows, in the first rows of out (which may be y), that span what the rows of y span,
 // without directions of an energy up to drop_below, or to drop_beside of the largest one's: y's
@@ -56,8 +56,7 @@ RangeFinder::Block RangeFinder::whiten(at::Tensor& out, const at::Tensor& y, dou
 }
 
 at::Tensor RangeFinder::random_rows(int64_t rows) {
-  const at::Tensor& a = matrix_.a();
-  return device_.random_signs(seed_, stream_++, rows, a.size(1)).to(a.scalar_type());
+  return device_.random_signs(seed_, stream_++, rows, matrix_.cols()).to(matrix_.dtype());
 }
 
 at::Tensor RangeFinder::rows_of(const at::Tensor& memory) const {
@@ -73,7 +72,7 @@ void RangeFinder::project_out(at::Tensor& rows) const {
 
 void RangeFinder::reserve(int64_t rows) {
   if (basis_.size(0) >= rows) return;
-  const int64_t most = std::min(matrix_.a().size(0), matrix_.a().size(1));
+  const int64_t most = std::min(matrix_.rows(), matrix_.cols());
   const int64_t kept = device_.reserves_freely() ? std::max(rows, most) : rows;
   enlarge(basis_, size_, kept);
   enlarge(image_, size_, kept);
@@ -100,7 +99,7 @@ void RangeFinder::append(const at::Tensor& rows) {
   project_out(added);
   Block block = whiten(added, at::Tensor(added), 0, kDropBelow);
   at::Tensor image = image_.narrow(0, size_, block.rows);
-  device_.multiply(image, added, matrix_.a().t());
+  matrix_.multiply_transposed(image, added);
   block.energy = device_.energy(image);
   added_ = std::move(block);
   if (device_.reads_at_once()) size();
@@ -113,11 +112,11 @@ void RangeFinder::grow(int64_t columns) {
   project_out(samples);
   reserve(last_size + columns);
   at::Tensor range = image_.narrow(0, last_size, columns);
-  device_.multiply(range, samples, matrix_.a().t());
+  matrix_.multiply_transposed(range, samples);
   samples.reset();
   const int64_t rows = whiten(range, at::Tensor(range), kDropBeside, 0).rows;
   at::Tensor added = basis_.narrow(0, last_size, rows);
-  device_.multiply(added, range, matrix_.a());
+  matrix_.multiply(added, range);
   append(added);
 }
 
@@ -127,7 +126,7 @@ void RangeFinder::refine() {
   if (range.size(0) == 0) return;
   const int64_t rows = whiten(range, at::Tensor(range), kDropBeside, 0).rows;
   at::Tensor added = basis_.narrow(0, 0, rows);
-  device_.multiply(added, range, matrix_.a());
+  matrix_.multiply(added, range);
   append(added);
 }
 
@@ -139,24 +138,29 @@ void RangeFinder::pad(int64_t size) {
 }
 
 void RangeFinder::span() {
-  const at::Tensor& a = matrix_.a();
-  const int64_t m = a.size(0), n = a.size(1);
+  const int64_t m = matrix_.rows(), n = matrix_.cols();
   forget();
   if (n <= m) {
     is_identity_ = true;
     basis_.reset();
-    image_ = a.t();
+    image_ = matrix_.whole().t();
     size_ = n;
     captured_ = std::numeric_limits<double>::infinity();
     return;
   }
-  append(a);
+  const auto append_all = [&] {
+    reserve(size_ + m);
+    at::Tensor rows = basis_.narrow(0, size_, m);
+    matrix_.copy_to(rows);
+    append(rows);
+  };
+  append_all();
   expect_spectrum();
   // What was too small beside the largest is not beside what is left.
   for (int64_t last = 0; last < size() && size() < m && missing_energy() > 2 * rounding();) {
     last = size();
     spectrum_.reset();
-    append(a);
+    append_all();
   }
 }
 
@@ -210,7 +214,7 @@ double RangeFinder::energy() {
 }
 
 double RangeFinder::rounding() {
-  return energy() * (matrix_.a().scalar_type() == at::kFloat ? 0x1p-27 : 0x1p-56);
+  return energy() * (matrix_.dtype() == at::kFloat ? 0x1p-27 : 0x1p-56);
 }
 
 double RangeFinder::missing_energy() {
@@ -233,7 +237,7 @@ at::Tensor RangeFinder::image() {
 }
 
 at::Tensor RangeFinder::basis() {
-  if (is_identity_) return at::eye(size_, matrix_.a().options());
+  if (is_identity_) return at::eye(size_, matrix_.options());
   size();
   return rows_of(basis_);
 }
@@ -249,7 +253,9 @@ void RangeFinder::multiply_basis(at::Tensor& out, const at::Tensor& map) {
 at::Tensor RangeFinder::sample_missing(int64_t rows) {
   at::Tensor samples = random_rows(rows);
   project_out(samples);
-  return device_.product(samples, matrix_.a().t());
+  at::Tensor image = at::empty({rows, matrix_.rows()}, matrix_.options());
+  matrix_.multiply_transposed(image, samples);
+  return image;
 }
 
 }  // namespace qvlmem::ops

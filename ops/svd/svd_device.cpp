@@ -37,9 +37,8 @@ void SvdDevice::multiply_in_panels(at::Tensor& out, const at::Tensor& a, const a
   const int dim = out.size(0) < out.size(1) || in_place ? 1 : 0;
   const int64_t length = out.size(dim), width = out.size(1 - dim);
   if (out.numel() == 0) return;
-  const int64_t tile_bytes = kProductTile * width * static_cast<int64_t>(a.element_size());
   const int64_t depth =
-      std::min(length, kProductTile * std::max<int64_t>(panel_bytes() / tile_bytes, 1));
+      std::min(length, panel_depth(width * static_cast<int64_t>(a.element_size())));
   const at::Tensor memory = at::empty({depth * width}, a.options());
   for (int64_t begin = 0; begin < length; begin += depth) {
     const int64_t count = std::min(depth, length - begin);
@@ -50,6 +49,10 @@ void SvdDevice::multiply_in_panels(at::Tensor& out, const at::Tensor& a, const a
     if (finish) finish(panel);
     part.copy_(panel);
   }
+}
+
+int64_t SvdDevice::panel_depth(int64_t line_bytes) const {
+  return kProductTile * std::max<int64_t>(panel_bytes() / (kProductTile * line_bytes), 1);
 }
 
 }  // namespace qvlmem::ops

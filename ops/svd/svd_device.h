@@ -64,8 +64,10 @@ class SvdDevice {
 
   // Whether memory that is not written to costs nothing.
   virtual bool reserves_freely() const { return false; }
-  // Of a product that is still to be rounded.
+  // Of a matrix that is held in parts: of x in another dtype, of a product to be rounded.
   virtual int64_t panel_bytes() const { return int64_t{1} << 26; }
+  // How many lines of line_bytes each: whole tiles.
+  int64_t panel_depth(int64_t line_bytes) const;
 
  private:
   // multiply, where neither out nor the inner dimension is empty.

@@ -23,13 +23,26 @@ class SvdMatrix {
   // computed from a() before is of no use.
   struct Changed {};
 
-  // x: float32, float16 or bfloat16, any strides. a() is x itself where nothing has to be changed.
-  // ValueError for more rows or columns than BLAS counts, and (also from `learn`) for NaN and
-  // infinities.
+  // x: float32, float16 or bfloat16, any strides. dtype: a's. ValueError for more rows or columns
+  // than BLAS counts, and (also from `learn`) for NaN and infinities.
   SvdMatrix(SvdDevice& device, const at::Tensor& x, at::ScalarType dtype);
 
-  const at::Tensor& a() const { return a_; }  // [m, n], row-major, of `dtype`
+  int64_t rows() const { return values_.size(0); }
+  int64_t cols() const { return values_.size(1); }
+  at::ScalarType dtype() const { return dtype_; }
+  at::TensorOptions options() const { return x_.options().dtype(dtype_); }
   at::ScalarType original_dtype() const { return x_.scalar_type(); }
+
+  // out [l, n] = left a, with no memory beyond a panel of a.
+  void multiply(at::Tensor& out, const at::Tensor& left) const { multiply(out, left, false); }
+  // out [l, m] = left a^T, likewise.
+  void multiply_transposed(at::Tensor& out, const at::Tensor& left) const {
+    multiply(out, left, true);
+  }
+  // out [m, n] = a
+  void copy_to(at::Tensor& out) const;
+  // a, row-major: x itself where that is a, or else a copy.
+  at::Tensor whole() const;
 
   // Whether the scan has been read: where reading waits for nothing, at once.
   bool is_known() const { return is_known_; }
@@ -40,10 +53,17 @@ class SvdMatrix {
   int exponent() const { return exponent_; }
 
  private:
-  bool settle(
-      const double* scan);  // whether a, or that it has energy, was taken for granted wrongly
+  // Whether a, or that it has energy, was taken for granted wrongly.
+  bool settle(const double* scan);
+  bool is_x() const { return x_.scalar_type() == dtype_ && exponent_ == 0; }
+  // Elements [begin, begin + out.size(dim)) of a along dim.
+  void copy_part(at::Tensor& out, int64_t dim, int64_t begin) const;
+  void multiply(at::Tensor& out, const at::Tensor& left, bool transposed) const;
 
-  at::Tensor x_, a_, scan_;
+  SvdDevice& device_;
+  const at::ScalarType dtype_;
+  const at::Tensor x_, values_;  // the same, as rows and columns
+  at::Tensor scan_;
   bool is_known_ = false;
   double energy_ = 0;
   int exponent_ = 0;

@@ -119,9 +119,11 @@ def test_larger_matrices_than_a_full_decomposition_is_for(ops, shape, spectrum):
         assert tensor_error(as_rows(y), u.double() @ v.double()) <= 1e-6
 
 
-def test_seed_and_threads(ops):
-    x = values('low_rank', (150, 170), torch.float32) + 0.01 * values('normal', (150, 170),
-                                                                      torch.float32)
+# In bfloat16 products are made in panels, of which more threads have longer ones.
+@pytest.mark.parametrize(('shape', 'dtype'), [((150, 170), torch.float32), ((3000, 700), torch.bfloat16),
+                                              ((700, 3000), torch.bfloat16)])
+def test_seed_and_threads(ops, shape, dtype):
+    x = (values('low_rank', shape, torch.float32) + 0.01 * values('normal', shape, torch.float32)).to(dtype)
     before = torch.get_num_threads()
     try:
         for keywords in ({}, {'energy': 0.9999}, {'energy': 1.0}, {'rank': 9},
