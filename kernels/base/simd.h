@@ -111,6 +111,10 @@ HWY_INLINE void store_f32(VF32 v, Half* p) {
 #endif
 }
 
+// Whether two vectors are narrowed to T together.
+template <class T>
+constexpr bool kNarrowsTwo = hwy::IsSame<T, BFloat16>() && kLanes32 > 1;
+
 // Two vectors of values, a's first. kFinite: none is NaN.
 template <bool kStream, bool kFinite, class T>
 HWY_INLINE void store_two_f32(VF32 a, VF32 b, T* p) {

@@ -89,20 +89,32 @@ HWY_INLINE VF32 decode_vector(const int8_t* steps, VF32 scale, VI32 zero) {
 }
 
 template <bool kStream, class T>
+HWY_INLINE void decode_two(const int8_t* steps, VF32 scale, VI32 zero, T* y) {
+  const VF32 first = decode_vector<T>(steps, scale, zero);
+  if (!kNarrowsTwo<T>) store_f32<kStream>(first, y);
+  const VF32 second = decode_vector<T>(steps + N, scale, zero);
+  if (kNarrowsTwo<T>) {
+    store_two_f32<kStream, true>(first, second, y);
+  } else {
+    store_f32<kStream>(second, y + N);
+  }
+}
+
+template <bool kStream, class T>
 HWY_INLINE void decode_run(const int8_t* steps, size_t n, float scale, int32_t zero_point, T* y) {
   const VF32 vscale = hn::Set(DF32(), scale);
   const VI32 zero = hn::Set(DI32(), zero_point);
   size_t i = 0;
-  const auto vector = [&](size_t at)
-                          HWY_ATTR { return decode_vector<T>(steps + at, vscale, zero); };
   for (; i + 4 * N <= n; i += 4 * N) {
-    for (size_t k = i; k < i + 4 * N; k += 2 * N) {
-      store_two_f32<kStream, true>(vector(k), vector(k + N), y + k);
-    }
+    decode_two<kStream>(steps + i, vscale, zero, y + i);
+    decode_two<kStream>(steps + i + 2 * N, vscale, zero, y + i + 2 * N);
   }
-  for (; i + N <= n; i += N) store_f32<kStream>(vector(i), y + i);
+  for (; i + N <= n; i += N) store_f32<kStream>(decode_vector<T>(steps + i, vscale, zero), y + i);
   if (i == n) return;
-  if (n >= N) return store_f32<false>(vector(n - N), y + n - N);
+  if (n >= N) {
+    i = n - N;
+    return store_f32<false>(decode_vector<T>(steps + i, vscale, zero), y + i);
+  }
   for (; i < n; ++i) y[i] = from_float_saturating<T>(dequantize_value(steps[i], scale, zero_point));
 }
 

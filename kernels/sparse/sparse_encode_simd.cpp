@@ -241,10 +241,15 @@ size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_t 
 template <class T>
 size_t gather_typed(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_t first, T* values,
                     uint16_t* positions, uint8_t* bits, uint32_t* largest_key) {
-  const auto run = bits != nullptr                              ? gather_run<true, false, T>
-                   : cut == 0 && key_mask == static_cast<T>(-1) ? gather_run<false, true, T>
-                                                                : gather_run<false, false, T>;
-  return run(x, n, key_mask, cut, first, values, positions, bits, largest_key);
+  if (bits != nullptr) {
+    return gather_run<true, false>(x, n, key_mask, cut, first, values, positions, bits,
+                                   largest_key);
+  }
+  if (cut == 0 && key_mask == static_cast<T>(-1)) {
+    return gather_run<false, true>(x, n, key_mask, cut, first, values, positions, bits,
+                                   largest_key);
+  }
+  return gather_run<false, false>(x, n, key_mask, cut, first, values, positions, bits, largest_key);
 }
 
 }  // namespace
