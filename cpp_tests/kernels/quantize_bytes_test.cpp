@@ -245,6 +245,41 @@ TEST(QuantizeBytesTest, BeyondTheCachesIn16Bits) {
   }
 }
 
+// Of 16 bits half a vector is streamed, too: rows and groups that begin on one.
+TEST(QuantizeBytesTest, BeyondTheCachesFromHalfAVector) {
+  for (DType dtype : {DType::kFloat16, DType::kBFloat16}) {
+    for (int64_t cols : {1000, 1008}) {
+      const int64_t rows = kStreamBytes / cols + 3;
+      const auto x = as_dtype(sample(rows * cols), dtype);
+      for (int64_t group : {-1, 8, 24, 48}) check({rows, cols, 8, true, group, dtype, 8}, x, 2);
+    }
+  }
+}
+
+// A scale that no encoder gives decodes as the formula says, wherever its group ends.
+TEST(QuantizeBytesTest, ScalesThatAreNotFinite) {
+  for (DType dtype : kTypes) {
+    for (int bits : {8, 4}) {
+      for (int64_t group : {3, 8, 40, 100}) {
+        const Case c{3, 600, bits, group != 40, group, dtype};
+        const QuantizePlan plan = plan_of(c);
+        Encoded e = expected_of(plan, as_dtype(sample(3 * 600), dtype), c);
+        const float bad[] = {float(NAN), float(INFINITY), -float(INFINITY),
+                             bits_to_float(0x7fffffffu)};
+        for (size_t g = 0; g < e.scale.size(); g += 2) e.scale[g] = bad[g / 2 % 4];
+        e.q[0] = e.q[plan.row_bytes] = 0;  // infinity times 0
+        const std::vector<uint8_t> values = expected_values(plan, e, dtype);
+        for_each_isa([&](Isa) {
+          std::vector<uint8_t> y(values.size());
+          dequantize_cpu(plan, e.q.data(), e.scale.data(), e.zero.data(), 0, plan.unit_count,
+                         y.data(), dtype);
+          EXPECT_TRUE(y == values) << name(c);
+        });
+      }
+    }
+  }
+}
+
 // Groups that are one unit each, and longer than what is ranged and encoded in one go.
 TEST(QuantizeBytesTest, LongGroups) {
   for (int64_t cols : {20000, 32768, 70001}) {

@@ -71,15 +71,15 @@ HWY_INLINE void store_f32(VF32 v, float* p) {
   }
 }
 
-// A bfloat16's bits in 32-bit lanes. kFinite: no lane is NaN.
-template <bool kFinite>
+// A bfloat16's bits in 32-bit lanes. kNoNan: no lane is NaN.
+template <bool kNoNan>
 HWY_INLINE VU32 to_bfloat16_bits(VF32 v) {
   const DU32 du;
   const VU32 bits = hn::BitCast(du, v);
   const VU32 top = hn::ShiftRight<16>(bits);
   const VU32 odd = hn::And(top, hn::Set(du, 1u));
   const VU32 rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), odd));
-  if (kFinite) return rounded;
+  if (kNoNan) return rounded;
   const VU32 magnitude = hn::And(bits, hn::Set(du, 0x7fffffffu));
   const VU32 quiet = hn::Or(top, hn::Set(du, 0x0040u));
   const auto is_nan = hn::Gt(hn::BitCast(DI32(), magnitude), hn::Set(DI32(), 0x7f800000));
@@ -115,8 +115,8 @@ HWY_INLINE void store_f32(VF32 v, Half* p) {
 template <class T>
 constexpr bool kNarrowsTwo = hwy::IsSame<T, BFloat16>() && kLanes32 > 1;
 
-// Two vectors of values, a's first. kFinite: none is NaN.
-template <bool kStream, bool kFinite, class T>
+// Two vectors of values, a's first. kNoNan: none is NaN.
+template <bool kStream, bool kNoNan, class T>
 HWY_INLINE void store_two_f32(VF32 a, VF32 b, T* p) {
   store_f32<kStream>(a, p);
   store_f32<kStream>(b, p + kLanes32);
@@ -124,9 +124,9 @@ HWY_INLINE void store_two_f32(VF32 a, VF32 b, T* p) {
 
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
 // Narrowed together, which takes a third of the instructions that two alone take.
-template <bool kStream, bool kFinite>
+template <bool kStream, bool kNoNan>
 HWY_INLINE void store_two_f32(VF32 a, VF32 b, BFloat16* p) {
-  const VU32 low = to_bfloat16_bits<kFinite>(a), high = to_bfloat16_bits<kFinite>(b);
+  const VU32 low = to_bfloat16_bits<kNoNan>(a), high = to_bfloat16_bits<kNoNan>(b);
   const hn::ScalableTag<uint16_t> d;
 #if HWY_TARGET == HWY_AVX2
   const __m256i both = _mm256_packus_epi32(low.raw, high.raw);
@@ -144,11 +144,17 @@ HWY_INLINE void store_two_f32(VF32 a, VF32 b, BFloat16* p) {
 }
 #endif
 
-// What streaming needs an output to be aligned to, in bytes: a whole vector.
-constexpr size_t kStreamAlignment = kLanes32 * sizeof(float);
+// Whether store_f32 can stream to p.
+template <class T>
+HWY_INLINE bool can_stream(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) % (kLanes32 * sizeof(T)) == 0;
+}
 
-HWY_INLINE bool can_stream(const void* p) {
-  return reinterpret_cast<uintptr_t>(p) % kStreamAlignment == 0;
+// Whether p, where store_f32 streams to, is between two places where store_two_f32 does.
+template <bool kStream, class T>
+HWY_INLINE bool stands_between(const T* p) {
+  return kStream && kNarrowsTwo<T> &&
+         reinterpret_cast<uintptr_t>(p) % (2 * kLanes32 * sizeof(T)) != 0;
 }
 
 constexpr size_t kPageBytes = 4096;
@@ -174,7 +180,7 @@ HWY_INLINE void for_each_page(const T* y, size_t n, Body body) {
   }
 }
 
-// NaN becomes finite, too.
+// REQUIRES: not NaN, which scalar code keeps and this does not.
 template <class T>
 HWY_INLINE VF32 clamp_to_finite(VF32 v) {
   const float limit =

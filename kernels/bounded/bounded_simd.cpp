@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/bounded/bounded_simd.h"
 
+#include "kernels/base/float64_bits.h"
 #include "kernels/base/simd.h"
 
 QVLMEM_SIMD_BEGIN
@@ -199,11 +200,14 @@ void dequantize_run(const int32_t* q, size_t n, float step, T* y) {
     const VF32 steps = hn::ConvertTo(DF32(), hn::LoadU(DI32(), q + at));
     return clamp_to_finite<T>(hn::Mul(steps, vstep));
   };
+  // Where the step is not finite there may be NaN, which goes the way of the last values.
+  const size_t whole = is_finite(step) ? n : 0;
   size_t i = 0;
-  for (; i + 2 * N <= n; i += 2 * N) {
+  if (stands_between<kStream>(y) && whole >= N) store_f32<kStream>(vector(0), y), i = N;
+  for (; i + 2 * N <= whole; i += 2 * N) {
     store_two_f32<kStream, true>(vector(i), vector(i + N), y + i);
   }
-  for (; i + N <= n; i += N) store_f32<kStream>(vector(i), y + i);
+  for (; i + N <= whole; i += N) store_f32<kStream>(vector(i), y + i);
   for (; i < n; ++i) y[i] = bounded_dequantize<T>(q[i], step);
 }
 

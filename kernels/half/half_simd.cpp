@@ -148,6 +148,7 @@ HWY_INLINE void decode_run(const Half* half, size_t n, float scale, T* y) {
     return hn::IfThenElse(keep, finite, v);
   };
   size_t i = 0;
+  if (stands_between<kStream>(y) && n >= N) store_f32<kStream>(vector(0), y), i = N;
   for (; i + 2 * N <= n; i += 2 * N) {
     store_two_f32<kStream, false>(vector(i), vector(i + N), y + i);
   }

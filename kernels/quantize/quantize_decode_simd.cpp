@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/base/float64_bits.h"
 #include "kernels/quantize/quantize_simd.h"
 #include "kernels/quantize/quantize_stage_lanes.h"
 
@@ -100,22 +101,37 @@ HWY_INLINE void decode_two(const int8_t* steps, VF32 scale, VI32 zero, T* y) {
   }
 }
 
+template <class T>
+void decode_alone(const int8_t* steps, size_t n, float scale, int32_t zero_point, T* y) {
+  for (size_t i = 0; i < n; ++i) {
+    y[i] = from_float_saturating<T>(dequantize_value(steps[i], scale, zero_point));
+  }
+}
+
 template <bool kStream, class T>
 HWY_INLINE void decode_run(const int8_t* steps, size_t n, float scale, int32_t zero_point, T* y) {
+  // What may become NaN goes the way of the last values, whatever vectors make of it.
+  if (HWY_UNLIKELY(!is_finite(scale))) return decode_alone(steps, n, scale, zero_point, y);
   const VF32 vscale = hn::Set(DF32(), scale);
   const VI32 zero = hn::Set(DI32(), zero_point);
   size_t i = 0;
+  if (stands_between<kStream>(y) && n >= N) {
+    store_f32<kStream>(decode_vector<T>(steps, vscale, zero), y);
+    i = N;
+  }
   for (; i + 4 * N <= n; i += 4 * N) {
     decode_two<kStream>(steps + i, vscale, zero, y + i);
     decode_two<kStream>(steps + i + 2 * N, vscale, zero, y + i + 2 * N);
   }
-  for (; i + N <= n; i += N) store_f32<kStream>(decode_vector<T>(steps + i, vscale, zero), y + i);
+  for (; i + N <= n; i += N) {
+    store_f32<kStream>(decode_vector<T>(steps + i, vscale, zero), y + i);
+  }
   if (i == n) return;
   if (n >= N) {
     i = n - N;
     return store_f32<false>(decode_vector<T>(steps + i, vscale, zero), y + i);
   }
-  for (; i < n; ++i) y[i] = from_float_saturating<T>(dequantize_value(steps[i], scale, zero_point));
+  decode_alone(steps + i, n - i, scale, zero_point, y + i);
 }
 
 // Writes the values of one span, run after run: past the caches where there are many, and then by
@@ -158,7 +174,7 @@ class ValueWriter {
 
  private:
   static bool suits_streaming(const QuantizePlan& plan, const T* y) {
-    const int64_t lanes = static_cast<int64_t>(kStreamAlignment / sizeof(T));
+    const int64_t lanes = static_cast<int64_t>(N);
     return can_stream(y) && plan.cols % lanes == 0 &&
            (plan.group % lanes == 0 || plan.group == plan.cols);
   }

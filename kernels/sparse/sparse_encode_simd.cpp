@@ -184,8 +184,9 @@ size_t gather_run(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_t 
   const DU16Half d16;
   auto position = hn::Set(d16, static_cast<uint16_t>(first));
   const auto step = hn::Set(d16, static_cast<uint16_t>(N));
-  // Stores whose place depends on the data keep the hardware from looking far ahead by itself. It
-  // waits for a page's translation, too, and so that is asked for before the page's first line.
+  // Stores whose place depends on the data keep the hardware from looking far ahead by itself.
+  // Asking for lines waits for their page's translation, which is asked for before: x is a page at
+  // most.
   constexpr size_t kAhead = 3 * kPageBytes;
   look_up_page_ahead(x);
   // Short vectors: stores of one kind follow one another, as they mostly go to one cache line. One
@@ -245,7 +246,7 @@ size_t gather_typed(const T* x, size_t n, uint32_t key_mask, uint32_t cut, size_
     return gather_run<true, false>(x, n, key_mask, cut, first, values, positions, bits,
                                    largest_key);
   }
-  if (cut == 0 && key_mask == static_cast<T>(-1)) {
+  if (HWY_TARGET != HWY_SCALAR && cut == 0 && key_mask == static_cast<T>(-1)) {
     return gather_run<false, true>(x, n, key_mask, cut, first, values, positions, bits,
                                    largest_key);
   }

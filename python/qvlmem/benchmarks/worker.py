@@ -63,8 +63,8 @@ def directions(codec):
 
 
 def fresh(nbytes, device):
-    """Bytes that nobody has touched, of a size that glibc maps afresh: torch.empty may find some in its heap, which
-    takes a tenth of the time."""
+    """Bytes that nobody has touched. Once large blocks were freed, torch.empty may find some in glibc's heap, which
+    takes a tenth of the time that mapping them takes."""
     if device.type == 'cpu' and nbytes >= MAPPED_BYTES:
         return torch.frombuffer(mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8)
     return torch.empty(nbytes, dtype=torch.uint8, device=device)
