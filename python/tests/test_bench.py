@@ -265,14 +265,17 @@ def test_what_was_measured_is_printed_when_it_is_interrupted(number):
     assert 'x_copy' in report['rows'][0] and 'goals' in report['rows'][0]
 
 
-# Says on stderr when there is a row.
+# Says on stderr when there is a row, and waits for a signal.
 PRINTING_PROGRESS = '''
-import contextlib, sys
+import contextlib, signal, sys
 from qvlmem.__main__ import main
 from qvlmem.commands import terminal
 @contextlib.contextmanager
 def one_step(description, total):
-    yield lambda: print('advanced', file=sys.stderr, flush=True)
+    def advance():
+        print('advanced', file=sys.stderr, flush=True)
+        signal.pause()
+    yield advance
 terminal.one_step = one_step
 sys.exit(main(sys.argv[1:]))
 '''
