@@ -267,17 +267,17 @@ def test_what_was_measured_is_printed_when_it_is_interrupted(number):
 
 # Says on stderr when there is a row, and then gives a signal a minute to come.
 PRINTING_PROGRESS = '''
-import contextlib, sys, time
+import contextlib, signal, sys, time
 from qvlmem.__main__ import main
 from qvlmem.commands import terminal
 @contextlib.contextmanager
 def one_step(description, total):
     def advance():
         print('advanced', file=sys.stderr, flush=True)
-        for _ in range(600):  # no pause(), from which a signal to another thread does not wake
-            time.sleep(0.1)
+        time.sleep(60)
     yield advance
 terminal.one_step = one_step
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.exit(main(sys.argv[1:]))
 '''
 
