@@ -144,10 +144,11 @@ HWY_INLINE void store_two_f32(VF32 a, VF32 b, BFloat16* p) {
 }
 #endif
 
-// Whether store_f32 can stream to p.
+// Whether store_f32 can stream to p, or whole vectors of doubles can be.
 template <class T>
 HWY_INLINE bool can_stream(const T* p) {
-  return reinterpret_cast<uintptr_t>(p) % (kLanes32 * sizeof(T)) == 0;
+  constexpr size_t kBytes = sizeof(T) < sizeof(float) ? sizeof(T) : sizeof(float);
+  return reinterpret_cast<uintptr_t>(p) % (kLanes32 * kBytes) == 0;
 }
 
 // Whether p, where store_f32 streams to, is between two places where store_two_f32 does.

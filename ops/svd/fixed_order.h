@@ -6,6 +6,8 @@
 // BLAS is the one that PyTorch's CPU library carries, called directly.
 #pragma once
 
+#include <ATen/Parallel.h>
+
 #include "kernels/svd/svd.h"
 #include "ops/svd/svd_device.h"
 
@@ -25,6 +27,7 @@ class FixedOrder final : public SvdDevice {
   bool reads_at_once() const override { return true; }
   bool reserves_freely() const override { return true; }
   int64_t panel_bytes() const override { return int64_t{1} << 21; }
+  int64_t tiles_at_a_time() const override { return at::get_num_threads(); }
 
  private:
   void gemm(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, double alpha,

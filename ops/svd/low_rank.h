@@ -36,7 +36,7 @@ at::ScalarType energy_dtype(double energy);
 // rank is the smallest.
 //
 // This and what follows raise SvdMatrix::Changed, and ValueError for NaN and infinities, where the
-// matrix is not known yet; the factorisations ValueError where u would overflow x's dtype. a():
+// matrix is not known yet; the factorisations ValueError where u would overflow x's dtype. a is
 // of energy_dtype(energy).
 std::optional<LowRank> factor_to_energy(SvdDevice& device, SvdMatrix& matrix, double energy,
                                         int64_t max_rank, uint64_t seed);
@@ -49,8 +49,8 @@ LowRank factor_to_rank(SvdDevice& device, SvdMatrix& matrix, int64_t rank, uint6
 // squared singular values, which sum to at most sqrt(k) ||R R^T||, and that norm is sampled. The
 // bound is close where the spectrum of R is flat (there is no low rank, or one that ends at once),
 // and too low where it falls slowly. One product of A with 32 columns where P is empty, which does
-// for matrices without structure; four more otherwise; one wait for the device, or two. a(): of
-// float32.
+// for matrices without structure; four more otherwise; one wait for the device, or two. a is
+// of float32.
 int64_t least_rank(SvdDevice& device, SvdMatrix& matrix, double energy, uint64_t seed);
 
 }  // namespace qvlmem::ops

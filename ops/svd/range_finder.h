@@ -19,7 +19,8 @@
 // (and whether there is one) depends on what the last one left missing, and a width is a size of
 // memory and of products, which the host must know.
 //
-// Memory. Beside A: P and A P^T, in which all is computed in place, and a panel.
+// Memory. Beside x: P and A P^T, in which all is computed in place, and a panel. Where P is the
+// unit vectors, A P^T is x itself, or a copy where A is not x.
 #pragma once
 
 #include <ATen/core/Tensor.h>

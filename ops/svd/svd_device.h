@@ -66,7 +66,9 @@ class SvdDevice {
   virtual bool reserves_freely() const { return false; }
   // Of a matrix that is held in parts: of x in another dtype, of a product to be rounded.
   virtual int64_t panel_bytes() const { return int64_t{1} << 26; }
-  // How many lines of line_bytes each: whole tiles.
+  // Tiles of a product that are computed at a time.
+  virtual int64_t tiles_at_a_time() const { return 1; }
+  // How many lines of line_bytes a panel has: whole tiles.
   int64_t panel_depth(int64_t line_bytes) const;
 
  private:

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/svd/svd_matrix.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -48,8 +47,9 @@ at::Tensor SvdMatrix::whole() const {
   return a;
 }
 
-// Panels are cut along the longer dimension, and give every thread a tile. Where the product sums
-// over that dimension, they are added in steps that do not depend on how many threads there are.
+// Panels are cut along the longer dimension, of as many tiles as are computed at a time. Where the
+// product sums over that dimension, they are added in steps that do not depend on how many threads
+// there are.
 void SvdMatrix::multiply(at::Tensor& out, const at::Tensor& left, bool transposed) const {
   if (is_x()) {
     device_.multiply(out, left, transposed ? values_.t() : values_);
@@ -59,7 +59,7 @@ void SvdMatrix::multiply(at::Tensor& out, const at::Tensor& left, bool transpose
   const int64_t length = values_.size(dim), width = values_.size(1 - dim);
   const bool sums = transposed == (dim == 1);
   const int64_t step = device_.panel_depth(width * options().dtype().itemsize());
-  const int64_t depth = step * ceil_div(at::get_num_threads() * kProductTile, step);
+  const int64_t depth = step * ceil_div(device_.tiles_at_a_time() * kProductTile, step);
   const at::Tensor memory = at::empty({std::min(depth, length) * width}, options());
   for (int64_t begin = 0; begin < length; begin += depth) {
     const int64_t count = std::min(depth, length - begin);

@@ -20,7 +20,7 @@ constexpr int64_t kMostRows = std::numeric_limits<int>::max();  // and columns: 
 class SvdMatrix {
  public:
   // Thrown where the scan, read at last, tells that x has no energy, or had to be scaled: what was
-  // computed from a() before is of no use.
+  // computed from a before is of no use.
   struct Changed {};
 
   // x: float32, float16 or bfloat16, any strides. dtype: a's. ValueError for more rows or columns
