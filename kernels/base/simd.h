@@ -123,7 +123,7 @@ HWY_INLINE void store_two_f32(VF32 a, VF32 b, T* p) {
 }
 
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
-// Narrowed together, which takes a third of the instructions that two alone take.
+// Narrowed together: one packing, one permutation and one store for both.
 template <bool kStream, bool kNoNan>
 HWY_INLINE void store_two_f32(VF32 a, VF32 b, BFloat16* p) {
   const VU32 low = to_bfloat16_bits<kNoNan>(a), high = to_bfloat16_bits<kNoNan>(b);
