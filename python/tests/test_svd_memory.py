@@ -9,7 +9,7 @@ import pytest
 
 # In another process: what is resident at most during a call, less what was before it and what the call returned.
 MEASURE = '''
-import json, sys, torch
+import ctypes, json, sys, torch
 library, rows, columns, dtype, keywords = sys.argv[1:]
 torch.ops.load_library(library)
 torch.set_num_threads(1)
@@ -19,6 +19,8 @@ def memory(name):
 for shape in (300, 200), (30, 20):
     for keywords_before in {'energy': 0.5}, {'rank': 10}:
         torch.ops.qvlmem.svd(torch.randn(shape).to(getattr(torch, dtype)), **keywords_before)
+# Free memory of the heap is not resident then, and hides nothing of what the call takes.
+ctypes.CDLL(None).malloc_trim(0)
 generator = torch.Generator().manual_seed(1)
 x = torch.empty(int(rows), int(columns), dtype=getattr(torch, dtype)).normal_(generator=generator)
 before = memory('VmRSS')
@@ -43,15 +45,13 @@ MIB = 1 << 20
     ((2048, 2048), 'float32', '{"rank": 512}', 512, 16 * 640 * 1024 + 24 * 640 * 640),
     ((4096, 4096), 'float32', '{"rank": 100}', 100, 32 * 125 * 1024)])
 def test_the_factors_and_a_panel(library_path, shape, dtype, keywords, rank, most):
-    # What a busy machine counts varies by a panel or two, but only upwards.
-    for _ in range(4):
-        # glibc gives back at once what is above a threshold that stays where it is.
-        result = subprocess.run([sys.executable, '-c', MEASURE, library_path, *map(str, shape), dtype, keywords],
-                                text=True, capture_output=True, check=False,
-                                env=os.environ | {'MALLOC_MMAP_THRESHOLD_': str(MIB)})
-        assert result.returncode == 0, result.stderr[-2000:]
-        found, beyond = map(int, result.stdout.split())
-        assert found == rank
-        if beyond <= most + 4 * MIB:  # the panel, and buffers of the linear algebra
-            return
-    pytest.fail(f'{beyond} bytes beside what is returned, four times; expected at most {most + 4 * MIB}')
+    # Blocks above glibc's threshold come from the system and go back at once. Below it the heap grows by more or less
+    # as they happen to fit its holes: a threshold, then, below all that counts here.
+    result = subprocess.run([sys.executable, '-c', MEASURE, library_path, *map(str, shape), dtype, keywords],
+                            text=True, capture_output=True, check=False,
+                            env=os.environ | {'MALLOC_MMAP_THRESHOLD_': str(1 << 16)})
+    assert result.returncode == 0, result.stderr[-2000:]
+    found, beyond = map(int, result.stdout.split())
+    assert found == rank
+    # The panel, and buffers of the linear algebra.
+    assert beyond <= most + 4 * MIB, f'{beyond} bytes beside what is returned; expected at most {most + 4 * MIB}'
