@@ -43,12 +43,12 @@ enum class Ahead {
   kKept,  // they are to stay in cache
 };
 
-// Asks for the lines of 4 * N elements from `ahead` on.
-template <Ahead kAhead, class T>
+// Asks for the lines of kVectors * N elements from `ahead` on.
+template <Ahead kAhead, size_t kVectors, class T>
 HWY_INLINE void read_ahead(const T* ahead) {
   if (kAhead == Ahead::kNone || kAhead == Ahead::kPage) return;
   if (N == 1) return;  // a line holds several times 4 elements
-  for (size_t i = 0; i < 4 * N * sizeof(T); i += 64) {
+  for (size_t i = 0; i < kVectors * N * sizeof(T); i += 64) {
     const char* line = reinterpret_cast<const char*>(ahead) + i;
     __builtin_prefetch(line, 0, kAhead == Ahead::kOnce ? 0 : 3);
   }
@@ -63,6 +63,13 @@ HWY_INLINE const T* address_ahead(const T* p, size_t bytes) {
   __asm__("" : "+r"(ahead));
 #endif
   return ahead;
+}
+
+// Has the compiler ask for lines where it says so, not all of them first.
+HWY_INLINE void keep_order() {
+#if defined(__GNUC__)
+  __asm__ volatile("" ::: "memory");
+#endif
 }
 
 // Where units [begin, end) lie: consecutive elements of x, whole groups where the plan is fused,

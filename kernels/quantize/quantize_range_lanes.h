@@ -46,7 +46,7 @@ HWY_INLINE LaneRange<kSymmetric> range_run(const T* x, size_t n) {
   const T* const ahead = address_ahead(x, ahead_bytes(x, 0));
   size_t i = 0;
   for (; i + 4 * N <= n; i += 4 * N) {
-    read_ahead<kAhead>(ahead + i);
+    read_ahead<kAhead, 4>(ahead + i);
     a.widen(load_f32(x + i));
     b.widen(load_f32(x + i + N));
     c.widen(load_f32(x + i + 2 * N));

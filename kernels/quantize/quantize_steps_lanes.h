@@ -41,45 +41,87 @@ struct LaneRounding {
   }
 };
 
-// Four vectors of steps become 4 * N int8, in order: the zero point added, within low and high.
+// Four vectors of steps become int8, in order: the zero point added, within low and high.
 // Saturating on the way there is the same, for zero points lie within int8 and low and high too.
-template <bool kSymmetric, bool kStream>
-HWY_INLINE void store_steps(VI32 a, VI32 b, VI32 c, VI32 d, const LaneRounding& r, int8_t* out) {
-#if HWY_TARGET == HWY_AVX2
-  __m256i ab = _mm256_packs_epi32(a.raw, b.raw), cd = _mm256_packs_epi32(c.raw, d.raw);
-  if (!kSymmetric) ab = _mm256_adds_epi16(ab, r.zero), cd = _mm256_adds_epi16(cd, r.zero);
+template <bool kSymmetric>
+HWY_INLINE __m256i pack_steps(__m256i a, __m256i b, __m256i c, __m256i d, __m256i zero, __m256i low,
+                              __m256i high) {
+  __m256i ab = _mm256_packs_epi32(a, b), cd = _mm256_packs_epi32(c, d);
+  if (!kSymmetric) ab = _mm256_adds_epi16(ab, zero), cd = _mm256_adds_epi16(cd, zero);
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  __m256i q = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(ab, cd), order);
-  q = _mm256_min_epi8(_mm256_max_epi8(q, r.low), r.high);
-  if (kStream) {
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(out), q);
-  } else {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), q);
-  }
-#else
-  __m512i ab = _mm512_packs_epi32(a.raw, b.raw), cd = _mm512_packs_epi32(c.raw, d.raw);
-  if (!kSymmetric) ab = _mm512_adds_epi16(ab, r.zero), cd = _mm512_adds_epi16(cd, r.zero);
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  __m512i q = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(ab, cd));
-  q = _mm512_min_epi8(_mm512_max_epi8(q, r.low), r.high);
-  if (kStream) {
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(out), q);
-  } else {
-    _mm512_storeu_si512(out, q);
-  }
-#endif
+  const __m256i q = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(ab, cd), order);
+  return _mm256_min_epi8(_mm256_max_epi8(q, low), high);
 }
+
+#if HWY_TARGET == HWY_AVX2
+template <bool kStream>
+HWY_INLINE void store_steps(__m256i steps, int8_t* q) {
+  if (kStream) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(q), steps);
+  } else {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), steps);
+  }
+}
+#else
+template <bool kSymmetric>
+HWY_INLINE __m512i pack_steps(__m512i a, __m512i b, __m512i c, __m512i d, __m512i zero, __m512i low,
+                              __m512i high) {
+  __m512i ab = _mm512_packs_epi32(a, b), cd = _mm512_packs_epi32(c, d);
+  if (!kSymmetric) ab = _mm512_adds_epi16(ab, zero), cd = _mm512_adds_epi16(cd, zero);
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i q = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(ab, cd));
+  return _mm512_min_epi8(_mm512_max_epi8(q, low), high);
+}
+
+template <bool kStream>
+HWY_INLINE void store_steps(__m512i steps, int8_t* q) {
+  if (kStream) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(q), steps);
+  } else {
+    _mm512_storeu_si512(q, steps);
+  }
+}
+
+// The steps of 2 * N values, read half a vector at a time.
+template <bool kSymmetric>
+HWY_INLINE __m256i steps_by_halves(const float* x, const LaneRounding& r) {
+  const __m256 inverse = _mm512_castps512_ps256(r.inverse.raw);
+  const auto steps = [&](size_t i) HWY_ATTR {
+    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), inverse));
+  };
+  return pack_steps<kSymmetric>(steps(0), steps(8), steps(16), steps(24),
+                                _mm512_castsi512_si256(r.zero), _mm512_castsi512_si256(r.low),
+                                _mm512_castsi512_si256(r.high));
+}
+#endif
 
 template <bool kSymmetric, Ahead kAhead, bool kStream, class T>
 HWY_INLINE void nearest_block(const T* x, const T* ahead, const LaneRounding& r, int8_t* q) {
   if (kAhead == Ahead::kPage) look_up_page_ahead(x);
-  read_ahead<kAhead>(ahead);
   if (kStream) look_up_page_ahead(q);
+#if HWY_TARGET == HWY_AVX3
+  // Long groups, whose values come out of cache while others are asked for: by whole vectors they
+  // took a tenth longer, in 4 bits a quarter (measured on Zen 5; asking for four lines at once is
+  // a part of it).
+  if constexpr (kAhead == Ahead::kKept && hwy::IsSame<T, float>()) {
+    read_ahead<kAhead, 2>(ahead);
+    keep_order();
+    const __m256i low = steps_by_halves<kSymmetric>(x, r);
+    keep_order();
+    read_ahead<kAhead, 2>(ahead + 2 * N);
+    keep_order();
+    const __m256i high = steps_by_halves<kSymmetric>(x + 2 * N, r);
+    store_steps<kStream>(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1), q);
+    return;
+  }
+#endif
+  read_ahead<kAhead, 4>(ahead);
   const VI32 a = round_to_int(hn::Mul(load_f32(x), r.inverse));
   const VI32 b = round_to_int(hn::Mul(load_f32(x + N), r.inverse));
   const VI32 c = round_to_int(hn::Mul(load_f32(x + 2 * N), r.inverse));
   const VI32 d = round_to_int(hn::Mul(load_f32(x + 3 * N), r.inverse));
-  store_steps<kSymmetric, kStream>(a, b, c, d, r, q);
+  store_steps<kStream>(pack_steps<kSymmetric>(a.raw, b.raw, c.raw, d.raw, r.zero, r.low, r.high),
+                       q);
 }
 #endif
 
