@@ -5,10 +5,13 @@
 #include <cmath>
 #include <memory>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "cpp_tests/kernels/isa_fixture.h"
 #include "kernels/coding/huffman.h"
+#include "kernels/coding/huffman_simd.h"
 
 namespace qvlmem {
 namespace {
@@ -69,6 +72,39 @@ TEST(HuffmanTest, ComesBackNearTheEntropy) {
       });
       // One bit a byte above the entropy at worst; header, sizes and padding are 154 bytes at most.
       EXPECT_LE(reference.size() * 8.0, entropy_bits(bytes) + static_cast<double>(n) + 154 * 8);
+    }
+  }
+}
+
+// The counts, of ranges of values to either side of what is counted by pairs. One byte alone tells
+// how wide the range is, wherever it stands.
+TEST(HuffmanTest, CountsEachStream) {
+  std::mt19937 random(5);
+  for (size_t n : {1, 8, 63, 1001, 16383, 16384, 16391, 65535, 65536, 131071, 131072}) {
+    for (const auto& [first, range] :
+         {std::pair{0, 1}, {7, 2}, {40, 64}, {192, 64}, {0, 64}, {100, 65}, {191, 65}, {0, 256}}) {
+      for (size_t outlier : {size_t{0}, size_t{200}, n / 2, n - 200, n - 65, n - 1}) {
+        if (outlier >= n) continue;
+        for (const bool high : {false, true}) {
+          SCOPED_TRACE(std::to_string(n) + " bytes, " + std::to_string(range) + " values from " +
+                       std::to_string(first) + ", one at " + std::to_string(outlier));
+          Bytes bytes(n);
+          const uint32_t inner = static_cast<uint32_t>(std::max(range - 1, 1));
+          for (auto& byte : bytes) {
+            byte = static_cast<uint8_t>(first + (high ? 0 : range - inner) + random() % inner);
+          }
+          bytes[outlier] = static_cast<uint8_t>(high ? first + range - 1 : first);
+          std::vector<uint32_t> expected(kHuffmanStreams * 256);
+          const size_t stride = (n + kHuffmanStreams - 1) / kHuffmanStreams;
+          for (size_t i = 0; i < n; ++i) ++expected[i / stride * 256 + bytes[i]];
+          for_each_isa([&](Isa) {
+            std::vector<uint32_t> counts(kHuffmanStreams * 256);
+            QVLMEM_SIMD_PICK(huffman_count)
+            (bytes.data(), n, reinterpret_cast<uint32_t(*)[256]>(counts.data()));
+            ASSERT_EQ(counts, expected);
+          });
+        }
+      }
     }
   }
 }

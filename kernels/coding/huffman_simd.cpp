@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "kernels/base/simd.h"
+#include "kernels/coding/huffman_streams.h"
 
 QVLMEM_SIMD_BEGIN
 namespace {
@@ -11,17 +11,6 @@ namespace {
 // Streams coded side by side: as many as hide the latency and fit in x86's registers.
 constexpr int kEncodeAbreast = 2;
 constexpr int kDecodeAbreast = 4;
-
-HWY_INLINE size_t stream_stride(size_t n) { return (n + kHuffmanStreams - 1) / kHuffmanStreams; }
-
-HWY_INLINE size_t stream_begin(size_t n, int stream) {
-  const size_t begin = stream_stride(n) * static_cast<size_t>(stream);
-  return begin < n ? begin : n;
-}
-
-HWY_INLINE size_t stream_length(size_t n, int stream) {
-  return stream_begin(n, stream + 1) - stream_begin(n, stream);
-}
 
 // ---- Encoding ----
 
@@ -44,12 +33,11 @@ struct ByteCodes {
   uint64_t entry[256];
 };
 
-// The codes of two bytes in one, where all bytes are within a range of 64, so that their lowest six
-// bits tell them apart.
+// The codes of two bytes in one.
 struct PairCodes {
   static constexpr size_t kBytes = 2;
 
-  static bool fit(const HuffmanCode& code) { return code.last - code.first < 64; }
+  static bool fit(const HuffmanCode& code) { return code.last - code.first < int{kPairRange}; }
 
   explicit PairCodes(const HuffmanCode& code) {
     constexpr uint64_t kLength = 63;
@@ -66,15 +54,7 @@ struct PairCodes {
     }
   }
 
-  HWY_INLINE uint64_t operator()(const uint8_t* bytes) const {
-    uint16_t pair;
-    memcpy(&pair, bytes, 2);
-#if HWY_TARGET == HWY_SCALAR
-    return entry[(pair & 63u) | (pair >> 2 & (63u << 6))];
-#else
-    return entry[_pext_u32(pair, 0x3f3f)];
-#endif
-  }
+  HWY_INLINE uint64_t operator()(const uint8_t* bytes) const { return entry[pair_index(bytes)]; }
 
   uint64_t entry[64 * 64];
 };
@@ -243,19 +223,6 @@ Status decode_end(const HuffmanEntry* table, const StreamReader& r) {
 }
 
 }  // namespace
-
-void huffman_count(const uint8_t* bytes, size_t n, uint32_t counts[kHuffmanStreams][256]) {
-  // All streams at once: equal bytes in a row would make each increment wait for the last.
-  const size_t stride = stream_stride(n);
-  const size_t common = stream_length(n, kHuffmanStreams - 1);
-  for (size_t i = 0; i < common; ++i) {
-    for (int s = 0; s < kHuffmanStreams; ++s) ++counts[s][bytes[s * stride + i]];
-  }
-  for (int s = 0; s < kHuffmanStreams; ++s) {
-    const size_t length = stream_length(n, s);
-    for (size_t i = common; i < length; ++i) ++counts[s][bytes[s * stride + i]];
-  }
-}
 
 void huffman_encode_streams(const HuffmanCode& code, const uint32_t* stream_bytes,
                             const uint8_t* bytes, size_t n, uint8_t* out) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The inner loops of Huffman coding. They have no vectors in them; what they gain from being
-// compiled for each ISA is BMI2's shifts, without which a shift costs three operations and rcx.
+// The inner loops of Huffman coding. Coding has no vectors in it; what it gains from being compiled
+// for each ISA is BMI2's shifts, without which a shift costs three operations and rcx.
 #pragma once
 
 #include <cstddef>
