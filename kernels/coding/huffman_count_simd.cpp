@@ -45,12 +45,11 @@ void byte_range(const uint8_t* bytes, size_t n, size_t* first, size_t* last) {
   }
 }
 
-// Counts as many of the streams' first `common` bytes by pairs as it can, and says how many: all
-// but an odd one, or none where they are not all within a range of kPairRange. Of pairs there are
-// half as many, and the increments in memory are what counting takes. REQUIRES: n <=
-// kHuffmanMaxCount, so that 16 bits hold a count.
-size_t count_pairs(const uint8_t* bytes, size_t n, size_t stride, size_t common,
-                   uint32_t counts[kHuffmanStreams][256]) {
+// Counts by pairs what all streams have, and says how many bytes of each that were: all but an odd
+// one, or none where they are not all within a range of kPairRange. Of pairs there are half as
+// many, and the increments in memory are what counting takes. REQUIRES: n <= kHuffmanMaxCount, so
+// that 16 bits hold a count.
+size_t count_pairs(const uint8_t* bytes, size_t n, uint32_t counts[kHuffmanStreams][256]) {
   constexpr size_t kStep = hn::MaxLanes(D16()), kVectors = kPairRange / kStep;
   const D16 d;
   size_t first, last;
@@ -66,7 +65,7 @@ size_t count_pairs(const uint8_t* bytes, size_t n, size_t stride, size_t common,
       }
     }
   }
-  const size_t paired = common / 2 * 2;
+  const size_t stride = stream_stride(n), paired = stream_length(n, kHuffmanStreams - 1) / 2 * 2;
   for (size_t i = 0; i < paired; i += 2) {
     for (int s = 0; s < kHuffmanStreams; ++s) {
       ++table[s][pair_index(bytes + s * stride + i)];
@@ -100,7 +99,7 @@ void huffman_count(const uint8_t* bytes, size_t n, uint32_t counts[kHuffmanStrea
   const size_t common = stream_length(n, kHuffmanStreams - 1);
   size_t counted = 0;
 #if HWY_TARGET != HWY_SCALAR
-  if (n >= kCountPairsFrom) counted = count_pairs(bytes, n, stride, common, counts);
+  if (n >= kCountPairsFrom) counted = count_pairs(bytes, n, counts);
 #endif
   for (size_t i = counted; i < common; ++i) {
     for (int s = 0; s < kHuffmanStreams; ++s) ++counts[s][bytes[s * stride + i]];

@@ -41,14 +41,14 @@ struct PairCodes {
 
   explicit PairCodes(const HuffmanCode& code) {
     constexpr uint64_t kLength = 63;
-    uint64_t single[64] = {};
-    for (size_t v = code.first; v <= code.last; ++v) single[v % 64] = code_entry(code, v);
-    for (size_t second = 0; second < 64; ++second) {
+    uint64_t single[kPairRange] = {};
+    for (size_t v = code.first; v <= code.last; ++v) single[v % kPairRange] = code_entry(code, v);
+    for (size_t second = 0; second < kPairRange; ++second) {
       if (single[second] == 0) continue;
       const uint64_t length = single[second] & kLength, bits = single[second] - length;
-      for (size_t first = 0; first < 64; ++first) {
+      for (size_t first = 0; first < kPairRange; ++first) {
         const uint64_t first_length = single[first] & kLength;
-        entry[64 * second + first] =
+        entry[kPairRange * second + first] =
             ((single[first] - first_length) >> length | bits) + (first_length + length);
       }
     }
@@ -56,7 +56,7 @@ struct PairCodes {
 
   HWY_INLINE uint64_t operator()(const uint8_t* bytes) const { return entry[pair_index(bytes)]; }
 
-  uint64_t entry[64 * 64];
+  uint64_t entry[kPairRange * kPairRange];
 };
 
 // A stream being written: the highest `filled` bits of `bits` are to follow, the last one highest.
